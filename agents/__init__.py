@@ -1,0 +1,1 @@
+"""Behaviour, experience and training on top of world models."""

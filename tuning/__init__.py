@@ -1,0 +1,1 @@
+"""Studies over agents: search spaces, schedules, reports, and the command line."""

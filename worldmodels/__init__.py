@@ -1,0 +1,1 @@
+"""Learned simulators: encoders, recurrent state-space models, decoders, heads and their losses."""
