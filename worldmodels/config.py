@@ -1,0 +1,118 @@
+"""Sizes of a world model, and where the context enters it."""
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SizeName = Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m"]
+ContextPreset = Literal["hidden", "concat", "crssm"]
+Width = Annotated[int, Field(ge=1)]
+
+
+class Size(NamedTuple):
+    """Widths of one published size (danijar/dreamerv3, configs.yaml, e3f0224)."""
+
+    deter: int
+    hidden: int
+    classes: int
+    units: int
+
+
+SIZES: dict[str, Size] = {
+    "1m": Size(512, 64, 4, 64),
+    "12m": Size(2048, 256, 16, 256),
+    "25m": Size(3072, 384, 24, 384),
+    "50m": Size(4096, 512, 32, 512),
+    "100m": Size(6144, 768, 48, 768),
+    "200m": Size(8192, 1024, 64, 1024),
+    "400m": Size(12288, 1536, 96, 1536),
+}
+
+
+class ContextFlags(BaseModel):
+    """Which modules are given the context vector.
+
+    Source: "Dreaming of Many Worlds" (arXiv 2403.10967); the presets are its agents.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    observation: bool = Field(
+        default=False, description="The context is one more vector observation: encoded and reconstructed."
+    )
+    sequence: bool = Field(
+        default=False, description="The sequence model sees the context, joined to the previous action."
+    )
+    decoder: bool = Field(default=False, description="The decoder sees the context.")
+    reward: bool = Field(default=False, description="The reward head sees the context.")
+    continuation: bool = Field(default=False, description="The continue head sees the context.")
+    actor: bool = Field(default=False, description="The actor sees the context.")
+    critic: bool = Field(default=False, description="The critic and the slow critic see the context.")
+
+    @classmethod
+    def preset(cls, name: str) -> "ContextFlags":
+        """Return the flags of ``hidden``, ``concat`` or ``crssm``; KeyError for another name."""
+        everywhere = dict.fromkeys(("sequence", "decoder", "reward", "continuation", "actor", "critic"), True)
+        return {"hidden": cls(), "concat": cls(observation=True), "crssm": cls(**everywhere)}[name]
+
+    @property
+    def any(self) -> bool:
+        """Whether any module sees the context."""
+        return any(self.model_dump().values())
+
+
+class WorldModelConfig(BaseModel):
+    """Shape of the world model. Defaults are those of danijar/dreamerv3 at e3f0224."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: SizeName = Field(
+        default="1m",
+        description="Published size that sets deter, hidden, classes and units where they are not given.",
+    )
+    deter: Width | None = Field(default=None, description="Width of the recurrent state; None: the size's.")
+    hidden: Width | None = Field(default=None, description="Width of the RSSM's layers; None: the size's.")
+    stoch: Width = Field(default=32, description="Number of categorical latents.")
+    classes: Annotated[int, Field(ge=2)] | None = Field(
+        default=None, description="Classes of each categorical latent; None: the size's."
+    )
+    units: Width | None = Field(
+        default=None, description="Width of the encoder, decoder, heads, actor and critic; None: the size's."
+    )
+    blocks: Width = Field(default=8, description="Blocks of the block-diagonal recurrent weights; divides deter.")
+    unimix: float = Field(
+        default=0.01, ge=0.0, lt=1.0, description="Share of the uniform distribution mixed into every latent."
+    )
+    encoder_layers: Width = Field(default=3, description="Layers of the vector encoder.")
+    decoder_layers: Width = Field(default=3, description="Layers of the vector decoder.")
+    prior_layers: Width = Field(default=2, description="Layers of the prior.")
+    posterior_layers: Width = Field(default=1, description="Layers of the posterior.")
+    reward_layers: Width = Field(default=1, description="Layers of the reward head.")
+    continue_layers: Width = Field(default=1, description="Layers of the continue head.")
+    bins: int = Field(
+        default=255, ge=3, description="Bins of the two-hot distributions of reward and value; odd."
+    )
+    context: ContextPreset | ContextFlags = Field(
+        default="crssm",
+        description="Where the context enters: hidden (nowhere), concat (as an observation), crssm (everywhere but "
+        "the encoder, prior and posterior), or a flag for each module.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "WorldModelConfig":
+        if self.dimensions.deter % self.blocks:
+            raise ValueError(f"blocks={self.blocks} must divide deter={self.dimensions.deter}")
+        if self.bins % 2 == 0:
+            raise ValueError(f"bins={self.bins} must be odd, so that 0 is the middle bin")
+        return self
+
+    @property
+    def dimensions(self) -> Size:
+        """The widths in effect: those given, else those of the size."""
+        given = {name: getattr(self, name) for name in Size._fields}
+        return SIZES[self.size]._replace(**{name: value for name, value in given.items() if value is not None})
+
+    @property
+    def flags(self) -> ContextFlags:
+        """Which modules see the context."""
+        return self.context if isinstance(self.context, ContextFlags) else ContextFlags.preset(self.context)
