@@ -1,0 +1,1 @@
+"""Dreams: open-loop imagination of recorded episodes, its errors by horizon, and their pictures."""

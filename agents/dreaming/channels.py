@@ -1,0 +1,57 @@
+"""The scalar quantities that a dream is compared in: observation dimensions, reward and continue."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Names and units of observation dimensions, by environment and observation key.
+_DIMENSIONS: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
+    ("cartpole", "state"): (
+        ("cart position", "m"),
+        ("cart velocity", "m/s"),
+        ("pole angle", "rad"),
+        ("pole angular velocity", "rad/s"),
+    ),
+    ("pendulum", "state"): (("cos(angle)", ""), ("sin(angle)", ""), ("angular velocity", "rad/s")),
+}
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One scalar quantity.
+
+    Attributes:
+        key: key of the record (or ``continue``), such as ``observation/state``.
+        dimension: index into the flattened value; 0 for scalars.
+        name: what it is.
+        unit: its unit; empty if it has none or it is not known.
+    """
+
+    key: str
+    dimension: int
+    name: str
+    unit: str
+
+    @property
+    def label(self) -> str:
+        """Name with unit, for axes."""
+        return f"{self.name} [{self.unit}]" if self.unit else self.name
+
+
+def channels_of(environment: str, records: Mapping[str, NDArray]) -> tuple[Channel, ...]:
+    """Channels of an environment's records [T, ...]: observation dimensions, then reward and continue.
+
+    Images (observations with more than one axis) are no channels.
+    """
+    channels = []
+    for key in sorted(records):
+        prefix, _, name = key.partition("/")
+        if prefix != "observation" or records[key].ndim > 2:
+            continue
+        size = int(np.prod(records[key].shape[1:], dtype=int))
+        known = _DIMENSIONS.get((environment, name), ())
+        names = known if len(known) == size else [(f"{name}[{index}]", "") for index in range(size)]
+        channels += [Channel(key, index, *names[index]) for index in range(size)]
+    return (*channels, Channel("reward", 0, "reward", ""), Channel("continue", 0, "continue", "probability"))
