@@ -1,0 +1,29 @@
+"""Contextual Gymnasium environments, context distributions and environment vectors."""
+
+from agents.environments.actions import ActionCodec
+from agents.environments.base import ContextualEnv, Feature
+from agents.environments.distributions import (
+    ContextDistribution,
+    FixedContexts,
+    RoundRobin,
+    UniformContexts,
+    draw_contexts,
+)
+from agents.environments.registry import ENVIRONMENTS, make_environment
+from agents.environments.vector import Reset, SerialVector, VectorEnvironment
+
+__all__ = [
+    "ENVIRONMENTS",
+    "ActionCodec",
+    "ContextDistribution",
+    "ContextualEnv",
+    "Feature",
+    "FixedContexts",
+    "Reset",
+    "RoundRobin",
+    "SerialVector",
+    "UniformContexts",
+    "VectorEnvironment",
+    "draw_contexts",
+    "make_environment",
+]

@@ -1,0 +1,142 @@
+"""Several environments side by side, stepped with agent actions, giving stacked records."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+
+from agents.environments.actions import ActionCodec
+from agents.environments.base import ContextualEnv, Feature
+
+Make = Callable[[], ContextualEnv]
+Records = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Reset:
+    """The command to begin an episode.
+
+    Attributes:
+        seed: of the episode.
+        context: feature name to value, raw units; the others are at their default.
+        context_id: place of the context in its list, -1 if it was drawn afresh.
+    """
+
+    seed: int
+    context: Mapping[str, float] = field(default_factory=dict)
+    context_id: int = -1
+
+
+class VectorEnvironment(Protocol):
+    """E environments with the same spaces and features."""
+
+    num_envs: int
+    observation_space: gymnasium.spaces.Dict
+    action_space: gymnasium.Space[Any]
+    features: tuple[Feature, ...]
+
+    def step(self, commands: Sequence[Reset | np.ndarray]) -> Records:
+        """Carry out one command per environment.
+
+        Args:
+            commands: E of `Reset` or an agent action, float32 [A] (see `ActionCodec`).
+
+        Returns:
+            ``observation/<key>`` float32 [E, ...], ``reward`` float32 [E], ``is_first``, ``is_terminal``,
+            ``is_last`` bool [E], ``context`` float32 [E, F], ``context_id`` int32 [E]; and ``lost`` bool [E]:
+            the environment broke down, its record is all zeros, its open episode ends without a last
+            record, and it must be reset next.
+
+        Raises:
+            UserError: a context or a value that the environment refuses.
+            RuntimeError: an environment raised anything else, or broke down again and again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release everything. Closing twice is harmless."""
+        ...
+
+
+def empty_records(space: gymnasium.spaces.Dict, num_features: int, num_envs: int) -> Records:
+    """Return zero-filled records of E environments, as `VectorEnvironment.step` describes them."""
+    records: Records = {
+        f"observation/{key}": np.zeros((num_envs, *(box.shape or ())), box.dtype)
+        for key, box in space.items()
+    }
+    records["reward"] = np.zeros(num_envs, np.float32)
+    for key in ("is_first", "is_terminal", "is_last", "lost"):
+        records[key] = np.zeros(num_envs, np.bool_)
+    records["context"] = np.zeros((num_envs, num_features), np.float32)
+    records["context_id"] = np.zeros(num_envs, np.int32)
+    return records
+
+
+class Actor:
+    """One environment that obeys commands."""
+
+    def __init__(self, env: ContextualEnv) -> None:
+        self.env = env
+        self._codec = ActionCodec(env.action_space)
+
+    def obey(self, command: Reset | np.ndarray) -> dict[str, Any]:
+        """Carry out one command; return the record without the leading E."""
+        if isinstance(command, Reset):
+            options = {"context": command.context, "context_id": command.context_id}
+            observation, info = self.env.reset(seed=command.seed, options=options)
+            reward, terminated, truncated, first = 0.0, False, False, True
+        else:
+            observation, reward, terminated, truncated, info = self.env.step(self._codec.decode(command))
+            first = False
+        record: dict[str, Any] = {f"observation/{key}": value for key, value in observation.items()}
+        record["reward"] = reward
+        record["is_first"] = first
+        record["is_terminal"] = terminated
+        record["is_last"] = terminated or truncated
+        record.update(info)
+        return record
+
+
+class SerialVector:
+    """Environments in this process, one after the other (`VectorEnvironment`).
+
+    Args:
+        makes: E functions that each make one environment.
+    """
+
+    def __init__(self, makes: Sequence[Make]) -> None:
+        check_count(len(makes))
+        self._actors = [Actor(make()) for make in makes]
+        self.num_envs = len(self._actors)
+        env = self._actors[0].env
+        self.observation_space = env.observation_space
+        self.action_space = env.action_space
+        self.features = env.features
+
+    def step(self, commands: Sequence[Reset | np.ndarray]) -> Records:
+        """See `VectorEnvironment.step`; nothing is ever lost here."""
+        check_commands(commands, self.num_envs)
+        records = empty_records(self.observation_space, len(self.features), self.num_envs)
+        for index, (actor, command) in enumerate(zip(self._actors, commands, strict=True)):
+            for key, value in actor.obey(command).items():
+                records[key][index] = value
+        return records
+
+    def close(self) -> None:
+        """See `VectorEnvironment.close`."""
+        for actor in self._actors:
+            actor.env.close()
+
+
+def check_count(count: int) -> None:
+    """Raise unless there is an environment at all."""
+    if count < 1:
+        raise ValueError("a vector needs at least one environment")
+
+
+def check_commands(commands: Sequence[Reset | np.ndarray], num_envs: int) -> None:
+    """Raise unless there is one command per environment."""
+    if len(commands) != num_envs:
+        raise ValueError(f"{len(commands)} commands for {num_envs} environments")
