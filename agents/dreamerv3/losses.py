@@ -1,0 +1,174 @@
+"""The whole objective of one update, as functions of (networks, batch, hyperparameters, normalizer, noise).
+
+Symbols: B batch; T time; N = B T start states; H horizon; K bins; D deter; C classes; S latents; A action; F context.
+Source: danijar/dreamerv3 at e3f0224 (``imag_loss``, ``repl_loss``, ``Agent.loss``).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from agents.dreamerv3.networks import Networks, imagine
+from agents.returns import lambda_return, update_return_range
+from worldmodels.distributions import twohot_loss, twohot_mean
+
+Tree = Mapping[str, Tensor]
+
+
+def observe(networks: Networks, batch: Tree, noise: Float[Tensor, "B T C S"] | None) -> dict[str, Any]:
+    """Encode a batch of replayed sequences and filter it.
+
+    Args:
+        batch: flat records [B, T, ...]; ``action`` at t is chosen after observation t. With ``carry/deter``,
+            ``carry/stoch`` and ``carry/action`` [B, ...] the sequences start from there, else from zero.
+        noise: Gumbel noise of the posterior, or None for the modes.
+
+    Returns:
+        ``posterior`` (see RSSM.observe), ``observations``, ``tokens`` and the normalized ``context`` [B, T, F].
+    """
+    model = networks.world_model
+    context = model.normalize_context(batch["context"])
+    observations = model.observations(batch, context)
+    tokens = model.encode(observations)
+    action = batch["action"]
+    carry: Tree = model.rssm.initial(action.shape[0], tokens) | {"action": torch.zeros_like(action[:, 0])}
+    if "carry/deter" in batch:
+        carry = {name: batch[f"carry/{name}"] for name in carry}
+    previous = torch.cat([carry["action"].unsqueeze(1), action[:, :-1]], 1)
+    joined = context if networks.flags.sequence else None
+    posterior = model.rssm.observe(dict(carry), tokens, previous, batch["is_first"], joined, noise)
+    return {"posterior": posterior, "observations": observations, "tokens": tokens, "context": context}
+
+
+def imagination_losses(
+    rollout: Tree, hyperparameters: Tree, normalizer: Tree
+) -> tuple[dict[str, Float[Tensor, "H N"]], dict[str, Tensor]]:
+    """Losses of actor and critic on an imagined rollout (see ``networks.imagine``).
+
+    The actor's is REINFORCE on the normalized advantage with an entropy bonus; the critic's is the two-hot
+    cross-entropy to the lambda-return plus that to the slow critic's scalar prediction. Both are weighted by the
+    probability of being alive, the first state's predicted continuation included.
+
+    Returns:
+        Losses ``policy`` and ``value`` [H, N]; and ``returns`` [H, N], ``weight`` [H + 1, N], ``advantage``
+        [H, N], ``scale`` [] and the moved normalizer ``low``, ``high`` [].
+    """
+    value, continues = rollout["value"], rollout["continue"]
+    returns = lambda_return(rollout["reward"][1:], continues[1:], hyperparameters["return_lambda"], value[1:])
+    low, high = update_return_range(
+        normalizer["low"], normalizer["high"], returns, hyperparameters["return_rate"]
+    )
+    scale = torch.maximum(high - low, hyperparameters["return_floor"])
+    weight = torch.cumprod(continues, 0)
+    advantage = (returns - value[:-1]) / scale
+    policy = rollout["log_prob"] * advantage + hyperparameters["entropy"] * rollout["entropy"]
+    logits, bins = rollout["value_logits"][:-1], rollout["bins"]
+    critic = twohot_loss(logits, returns, bins)
+    slow = twohot_loss(logits, rollout["slow_value"][:-1], bins)
+    losses = {
+        "policy": -weight[:-1] * policy,
+        "value": weight[:-1] * (critic + hyperparameters["slow_regularizer"] * slow),
+    }
+    extras = {"returns": returns, "weight": weight, "advantage": advantage, "scale": scale}
+    return losses, extras | {"low": low, "high": high}
+
+
+def replay_value_loss(
+    networks: Networks,
+    features: Float[Tensor, "B T I"],
+    context: Float[Tensor, "B T F"],
+    batch: Tree,
+    bootstrap: Float[Tensor, "B T"],
+    hyperparameters: Tree,
+) -> tuple[Float[Tensor, "B T-1"], dict[str, Tensor]]:
+    """Critic loss on replayed rewards, with gradient into the world model through ``features``.
+
+    The lambda-return runs over the replayed rewards and mixes in the imagined return of each *next* state. A
+    terminal ends the return; a time-out (``is_last`` alone) cuts the trace but keeps the bootstrap. Positions that
+    end an episode carry no loss.
+    """
+    bins = networks.world_model.bins
+    discount = 1 - 1 / hyperparameters["discount_horizon"]
+    alive = _float(~batch["is_terminal"], bootstrap) * discount
+    trace = _float(~batch["is_last"], bootstrap) * hyperparameters["return_lambda"]
+    returns = lambda_return(
+        batch["reward"].mT[1:], alive.mT[1:], trace.mT[1:], bootstrap.detach().mT[1:]
+    ).mT
+    logits = networks.value_logits(features, context)
+    with torch.no_grad():
+        slow = networks.slow_value(features, context)
+    regularizer = hyperparameters["slow_regularizer"] * twohot_loss(logits[:, :-1], slow[:, :-1], bins)
+    weight = _float(~batch["is_last"], bootstrap)[:, :-1]
+    loss = weight * (twohot_loss(logits[:, :-1], returns, bins) + regularizer)
+    return loss, {"returns": returns, "value_logits": logits, "slow_value": slow}
+
+
+def update_trace(
+    networks: Networks, batch: Tree, hyperparameters: Tree, normalizer: Tree, noise: Tree, horizon: int
+) -> dict[str, dict[str, Tensor]]:
+    """Every loss of one update and what it was made from.
+
+    Returns:
+        ``losses`` (each the mean over batch and time, unscaled), ``maps`` (the same before the mean),
+        ``world_model`` (outputs of observe and WorldModel.losses), ``rollout``, ``imagination``, ``replay``.
+    """
+    model = networks.world_model
+    seen = observe(networks, batch, noise["posterior"])
+    posterior, context = seen["posterior"], seen["context"]
+    discount = 1 - 1 / hyperparameters["discount_horizon"]
+    continues = _float(~batch["is_terminal"], batch["reward"]) * discount
+    maps, outputs = model.losses(
+        posterior, seen["observations"], batch["reward"], continues, context, hyperparameters["free_nats"]
+    )
+    start = {name: posterior[name].flatten(0, 1) for name in ("deter", "stoch")}
+    rollout = imagine(networks, start, context.flatten(0, 1), horizon, noise)
+    imagined, extras = imagination_losses(rollout | {"bins": model.bins}, hyperparameters, normalizer)
+    bootstrap = extras["returns"][0].unflatten(0, batch["reward"].shape)
+    features = model.features(posterior)
+    replay, replayed = replay_value_loss(networks, features, context, batch, bootstrap, hyperparameters)
+    maps = maps | imagined | {"replay_value": replay}
+    return {
+        "losses": {name: value.mean() for name, value in maps.items()},
+        "maps": maps,
+        "world_model": {**outputs, **posterior, "tokens": seen["tokens"]},
+        "rollout": rollout,
+        "imagination": extras,
+        "replay": replayed | {"bootstrap": bootstrap},
+    }
+
+
+def total_loss(losses: Tree, hyperparameters: Tree) -> Float[Tensor, ""]:
+    """Sum of the losses, each times its scale."""
+    return torch.stack(
+        [value * hyperparameters[f"{name.split('/')[0]}_scale"] for name, value in losses.items()]
+    ).sum()
+
+
+def objective(
+    networks: Networks, batch: Tree, hyperparameters: Tree, normalizer: Tree, noise: Tree, horizon: int
+) -> tuple[Float[Tensor, ""], tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """The scalar that one update descends, with (metrics, moved normalizer) beside it."""
+    trace = update_trace(networks, batch, hyperparameters, normalizer, noise, horizon)
+    rollout, imagination = trace["rollout"], trace["imagination"]
+    total = total_loss(trace["losses"], hyperparameters)
+    metrics = {f"loss/{name}": value.detach() for name, value in trace["losses"].items()}
+    metrics |= {
+        "loss/total": total.detach(),
+        "kl": trace["world_model"]["kl"].mean(),
+        "entropy": rollout["entropy"].detach().mean(),
+        "imagined/return": imagination["returns"].mean(),
+        "imagined/reward": rollout["reward"].mean(),
+        "imagined/continue": rollout["continue"].mean(),
+        "imagined/value": rollout["value"].mean(),
+        "imagined/advantage_abs": imagination["advantage"].abs().mean(),
+        "imagined/return_scale": imagination["scale"],
+        "replay/value": twohot_mean(trace["replay"]["value_logits"].detach(), networks.world_model.bins).mean(),
+    }
+    return total, (metrics, {name: imagination[name] for name in ("low", "high")})
+
+
+def _float(flag: Bool[Tensor, "*N"], like: Tensor) -> Tensor:
+    return flag.to(like.dtype)

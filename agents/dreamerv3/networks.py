@@ -1,0 +1,118 @@
+"""All networks of the agent in one module, so that one parameter tree binds them all.
+
+Symbols: N any leading dimensions; D deter; C classes; S categorical latents; F context; H horizon; K bins.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from agents.dreamerv3.actor import ActionSpec, Actor
+from agents.dreamerv3.config import DreamerV3Config
+from worldmodels.context import ContextSpec
+from worldmodels.distributions import twohot_mean
+from worldmodels.layers import Head
+from worldmodels.world_model import WorldModel, join
+
+
+class Networks(nn.Module):
+    """World model, actor, critic and slow critic.
+
+    ``forward(function, *arguments)`` calls ``function(self, *arguments)``: with ``torch.func.functional_call``
+    any function of the networks becomes a function of (parameters, arguments).
+    """
+
+    def __init__(
+        self,
+        config: DreamerV3Config,
+        observation_shapes: Mapping[str, tuple[int, ...]],
+        action: ActionSpec,
+        context: ContextSpec,
+    ) -> None:
+        super().__init__()
+        self.flags = config.world_model.flags
+        self.world_model = WorldModel(config.world_model, observation_shapes, action.size, context)
+        units, bins = config.world_model.dimensions.units, config.world_model.bins
+
+        def inputs(flag: bool) -> int:
+            return self.world_model.feature_size + (context.size if flag else 0)
+
+        self.actor = Actor(inputs(self.flags.actor), units, config.actor_layers, action)
+        self.critic = Head(inputs(self.flags.critic), units, config.critic_layers, bins, scale=0.0)
+        self.slow_critic = Head(inputs(self.flags.critic), units, config.critic_layers, bins, scale=0.0)
+
+    def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call ``function`` with these networks as its first argument."""
+        return function(self, *arguments)
+
+    def policy(self, features: Float[Tensor, "*N I"], context: Float[Tensor, "*N F"]) -> dict[str, Tensor]:
+        """The policy's parameters in the given states."""
+        return self.actor(join(features, context, self.flags.actor))
+
+    def value_logits(self, features: Tensor, context: Float[Tensor, "*N F"]) -> Float[Tensor, "*N K"]:
+        """Two-hot logits of the critic."""
+        return self.critic(join(features, context, self.flags.critic))
+
+    def slow_value(self, features: Tensor, context: Float[Tensor, "*N F"]) -> Float[Tensor, "*N"]:
+        """Scalar prediction of the slow critic."""
+        logits = self.slow_critic(join(features, context, self.flags.critic))
+        return twohot_mean(logits, self.world_model.bins)
+
+
+def imagine(
+    networks: Networks,
+    start: Mapping[str, Tensor],
+    context: Float[Tensor, "N F"],
+    horizon: int,
+    noise: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """Roll the policy out in the world model.
+
+    Nothing flows back through the rollout, since the policy gradient is REINFORCE: only the actor and the critic
+    build a graph, at each step on detached features. Rows stay at N per call, which keeps them in a CPU's cache.
+
+    Args:
+        start: latent ``deter`` [N, D], ``stoch`` [N, C, S].
+        context: normalized context, constant over the rollout.
+        horizon: number of steps H.
+        noise: ``prior`` [H, N, C, S] (Gumbel) and ``action`` [H, N, A] (Gumbel or normal).
+
+    Returns:
+        For the states 0..H: ``deter``, ``stoch``, ``reward``, ``continue``, ``value_logits`` (with gradient),
+        ``value``, ``slow_value``; for the steps 0..H-1: ``action``, ``log_prob``, ``entropy`` (with gradient).
+        Time first, [H + 1 or H, N, ...].
+    """
+    model = networks.world_model
+    rssm = model.rssm
+    latent = {name: start[name].detach() for name in ("deter", "stoch")}
+    with torch.no_grad():
+        weights = rssm.core_weights()
+    joined = context if networks.flags.sequence else None
+    steps: dict[str, list[Tensor]] = {}
+
+    def record(**values: Tensor) -> None:
+        for name, value in values.items():
+            steps.setdefault(name, []).append(value)
+
+    for h in range(horizon + 1):
+        with torch.no_grad():
+            features = model.features(latent)
+            reward = twohot_mean(model.reward_logits(features, context), model.bins)
+            continues = torch.sigmoid(model.continue_logits(features, context))
+            slow = networks.slow_value(features, context)
+        logits = networks.value_logits(features, context)
+        value = twohot_mean(logits.detach(), model.bins)
+        record(**latent, reward=reward, value_logits=logits, value=value, slow_value=slow, **{"continue": continues})
+        if h == horizon:
+            break
+        policy = networks.policy(features, context)
+        action = networks.actor.sample(policy, noise["action"][h])
+        log_prob, entropy = networks.actor.log_prob_and_entropy(policy, action)
+        record(action=action, log_prob=log_prob, entropy=entropy)
+        record(**{f"policy_{name}": parameter.detach() for name, parameter in policy.items()})
+        with torch.no_grad():
+            latent = rssm.imagine_step(weights, latent, action, joined, noise["prior"][h])
+    return {name: torch.stack(values) for name, values in steps.items()}

@@ -1,0 +1,169 @@
+"""The world model: encoder, RSSM, decoder, reward and continue heads, and their losses.
+
+Symbols: B batch; T time; N any leading dimensions; D deter; C classes; S categorical latents; A action; F context.
+Source: danijar/dreamerv3 at e3f0224; contexts from arXiv 2403.10967.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from worldmodels.config import WorldModelConfig
+from worldmodels.context import ContextSpec
+from worldmodels.distributions import categorical_kl, symexp, symexp_bins, symlog, twohot_loss, twohot_mean, unimix
+from worldmodels.layers import MLP, Head, Linear
+from worldmodels.rssm import RSSM
+
+CONTEXT_KEY = "context"  # the observation key under which the concat agent sees the context
+
+
+class WorldModel(nn.Module):
+    """A context-conditioned simulator of vector observations, rewards and continuations.
+
+    Args:
+        config: sizes and context flags.
+        observation_shapes: one shape for each observation key; vectors only.
+        action: width A of the action.
+        context: features of the context and their training range.
+
+    Raises:
+        ValueError: when an observation is not a vector.
+    """
+
+    def __init__(
+        self,
+        config: WorldModelConfig,
+        observation_shapes: Mapping[str, tuple[int, ...]],
+        action: int,
+        context: ContextSpec,
+    ) -> None:
+        super().__init__()
+        for key, shape in observation_shapes.items():
+            if len(shape) != 1:
+                raise ValueError(f"observation '{key}' has shape {shape}; this world model reads vectors [n]")
+        self.flags = config.flags
+        center, half_width = context.center_and_half_width()
+        self.register_buffer("context_center", center, persistent=False)
+        self.register_buffer("context_half_width", half_width, persistent=False)
+        self.register_buffer("bins", symexp_bins(config.bins), persistent=False)
+        size = config.dimensions
+        widths = {key: shape[0] for key, shape in observation_shapes.items()}
+        if self.flags.observation:
+            widths[CONTEXT_KEY] = context.size
+        self.keys = sorted(widths)
+        self.feature_size = size.deter + config.stoch * size.classes
+        self.encoder = MLP(sum(widths.values()), size.units, config.encoder_layers)
+        self.rssm = RSSM(config, size.units, action, context.size if self.flags.sequence else 0)
+
+        def inputs(flag: bool) -> int:
+            return self.feature_size + (context.size if flag else 0)
+
+        self.decoder = MLP(inputs(self.flags.decoder), size.units, config.decoder_layers)
+        self.reconstructions = nn.ModuleDict({key: Linear(size.units, widths[key]) for key in self.keys})
+        self.reward = Head(inputs(self.flags.reward), size.units, config.reward_layers, config.bins, scale=0.0)
+        self.continuation = Head(inputs(self.flags.continuation), size.units, config.continue_layers, 1)
+
+    def normalize_context(self, context: Float[Tensor, "*N F"]) -> Float[Tensor, "*N F"]:
+        """Map raw units linearly so that the training range becomes [-1, 1]."""
+        return (context - self.context_center) / self.context_half_width
+
+    def observations(
+        self, records: Mapping[str, Tensor], context: Float[Tensor, "*N F"]
+    ) -> dict[str, Float[Tensor, "*N O"]]:
+        """Pick the observations that the encoder reads and the decoder predicts, the context among them if so set."""
+        named = {key: records[f"observation/{key}"] for key in self.keys if key != CONTEXT_KEY}
+        return named | ({CONTEXT_KEY: context} if self.flags.observation else {})
+
+    def encode(self, observations: Mapping[str, Tensor]) -> Float[Tensor, "*N U"]:
+        """Tokens of the observations: symlog, keys in alphabetical order."""
+        return self.encoder(torch.cat([symlog(observations[key]) for key in self.keys], -1))
+
+    def features(self, latent: Mapping[str, Tensor]) -> Float[Tensor, "*N D+CS"]:
+        """What the heads see: concat(deter, flat stoch)."""
+        return torch.cat([latent["deter"], latent["stoch"].flatten(-2)], -1)
+
+    def decode(self, latent: Mapping[str, Tensor], context: Float[Tensor, "*N F"]) -> dict[str, Tensor]:
+        """Reconstructions in symlog space, one for each key, from concat(flat stoch, deter)."""
+        features = torch.cat([latent["stoch"].flatten(-2), latent["deter"]], -1)
+        hidden = self.decoder(join(features, context, self.flags.decoder))
+        return {key: self.reconstructions[key](hidden) for key in self.keys}
+
+    def reward_logits(self, features: Tensor, context: Float[Tensor, "*N F"]) -> Float[Tensor, "*N K"]:
+        """Two-hot logits of the reward received on arriving in a state."""
+        return self.reward(join(features, context, self.flags.reward))
+
+    def continue_logits(self, features: Tensor, context: Float[Tensor, "*N F"]) -> Float[Tensor, "*N"]:
+        """Logit of the probability that the world goes on, discount included."""
+        return self.continuation(join(features, context, self.flags.continuation)).squeeze(-1)
+
+    def predict(self, latent: Mapping[str, Tensor], context: Float[Tensor, "*N F"]) -> dict[str, Tensor]:
+        """Everything the model says of a latent, in raw units.
+
+        Args:
+            latent: ``deter`` [..., D] and ``stoch`` [..., C, S].
+            context: normalized context [..., F].
+
+        Returns:
+            ``observation/<key>`` [..., O], ``reward`` [...] and ``continue`` [...], a probability.
+        """
+        features = self.features(latent)
+        decoded = {f"observation/{key}": symexp(value) for key, value in self.decode(latent, context).items()}
+        reward = twohot_mean(self.reward_logits(features, context), self.bins)
+        return decoded | {"reward": reward, "continue": torch.sigmoid(self.continue_logits(features, context))}
+
+    def losses(
+        self,
+        posterior: Mapping[str, Tensor],
+        observations: Mapping[str, Float[Tensor, "B T O"]],
+        reward: Float[Tensor, "B T"],
+        continues: Float[Tensor, "B T"],
+        context: Float[Tensor, "B T F"],
+        free_nats: Float[Tensor, ""],
+    ) -> tuple[dict[str, Float[Tensor, "B T"]], dict[str, Tensor]]:
+        """Losses of the world model at every replayed step.
+
+        Args:
+            posterior: the RSSM's latents with their ``probabilities``.
+            observations: what to reconstruct, by key.
+            reward: reward received on arrival.
+            continues: target of the continue head, (1 - terminal) * discount.
+            context: normalized context.
+            free_nats: the KL, summed over latents, is not reduced below this.
+
+        Returns:
+            Losses ``dynamics``, ``representation``, ``reward``, ``continue`` and ``reconstruction/<key>``, each
+            [B, T]; and the predictions they compare: ``prior_logits``, ``kl``, ``reward_logits``,
+            ``continue_logits``, ``reconstruction/<key>``.
+        """
+        features = self.features(posterior)
+        prior_logits = self.rssm.prior_logits(posterior["deter"])
+        prior, probabilities = unimix(prior_logits, self.rssm.share), posterior["probabilities"]
+        dynamics = categorical_kl(probabilities.detach(), prior)
+        representation = categorical_kl(probabilities, prior.detach())
+        decoded = self.decode(posterior, context)
+        reward_logits = self.reward_logits(features, context)
+        continue_logits = self.continue_logits(features, context)
+        losses = {
+            "dynamics": torch.maximum(dynamics, free_nats),
+            "representation": torch.maximum(representation, free_nats),
+            "reward": twohot_loss(reward_logits, reward, self.bins),
+            "continue": F.binary_cross_entropy_with_logits(continue_logits, continues, reduction="none"),
+        }
+        outputs = {
+            "prior_logits": prior_logits,
+            "kl": dynamics.detach(),
+            "reward_logits": reward_logits,
+            "continue_logits": continue_logits,
+        }
+        for key, value in decoded.items():
+            losses[f"reconstruction/{key}"] = (value - symlog(observations[key])).square().sum(-1)
+            outputs[f"reconstruction/{key}"] = value
+        return losses, outputs
+
+
+def join(features: Float[Tensor, "*N I"], context: Float[Tensor, "*N F"], flag: bool) -> Tensor:
+    """Append the normalized context to the features of a module that sees it."""
+    return torch.cat([features, context], -1) if flag else features
