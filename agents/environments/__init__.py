@@ -10,6 +10,7 @@ from agents.environments.distributions import (
     draw_contexts,
 )
 from agents.environments.registry import ENVIRONMENTS, make_environment
+from agents.environments.subprocess_vector import SubprocessVector
 from agents.environments.vector import Reset, SerialVector, VectorEnvironment
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Reset",
     "RoundRobin",
     "SerialVector",
+    "SubprocessVector",
     "UniformContexts",
     "VectorEnvironment",
     "draw_contexts",

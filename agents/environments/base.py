@@ -105,8 +105,8 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
         """Start an episode in the present context; with a seed, make all later randomness follow it."""
 
     @abstractmethod
-    def _step_world(self, action: Any) -> tuple[Observation, float, bool]:
-        """Make one step of the original environment; return (observation, reward, terminated)."""
+    def _step_world(self, action: Any) -> tuple[Observation, float, bool, bool]:
+        """Make one step of the original; return (observation, reward, terminated, truncated by itself)."""
 
     def complete_context(self, values: Mapping[str, float]) -> dict[str, float]:
         """Return ``values`` with the missing features at their default, without applying anything.
@@ -192,10 +192,10 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
             raise gymnasium.error.ResetNeeded(f"environment {self.name}: call reset before step")
         total = 0.0
         for _ in range(self._action_repeat):
-            observation, reward, terminated = self._step_world(action)
+            observation, reward, terminated, truncated = self._step_world(action)
             self._elapsed += 1
             total += reward
-            truncated = self._elapsed >= self._time_limit
+            truncated = truncated or self._elapsed >= self._time_limit
             if terminated or truncated:
                 self._needs_reset = True
                 break

@@ -64,9 +64,9 @@ class CartPole(ContextualEnv):
         self._world.np_random = self.np_random  # just seeded by the base class
         return {"state": self._world.reset()[0]}
 
-    def _step_world(self, action: Any) -> tuple[Observation, float, bool]:
-        state, reward, terminated, _, _ = self._world.step(action)
-        return {"state": state}, float(reward), terminated
+    def _step_world(self, action: Any) -> tuple[Observation, float, bool, bool]:
+        state, reward, terminated, truncated, _ = self._world.step(action)
+        return {"state": state}, float(reward), terminated, truncated
 
 
 class Pendulum(ContextualEnv):
@@ -98,6 +98,6 @@ class Pendulum(ContextualEnv):
         self._world.np_random = self.np_random  # just seeded by the base class
         return {"state": self._world.reset()[0]}
 
-    def _step_world(self, action: Any) -> tuple[Observation, float, bool]:
-        state, reward, terminated, _, _ = self._world.step(action)
-        return {"state": state}, float(reward), terminated
+    def _step_world(self, action: Any) -> tuple[Observation, float, bool, bool]:
+        state, reward, terminated, truncated, _ = self._world.step(action)
+        return {"state": state}, float(reward), terminated, truncated

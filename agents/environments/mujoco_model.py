@@ -1,0 +1,169 @@
+"""Context features of a compiled MuJoCo model, edited in place.
+
+A model that is compiled anew takes tens of milliseconds, editing its arrays tens of microseconds. All edits
+start from a copy of the arrays' defaults and multiplying by 1.0 changes no bit, so going back is exact.
+Names of fields and their meaning: https://mujoco.readthedocs.io/en/stable/APIreference/APItypes.html#mjmodel
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from agents.environments.base import Feature
+from agents.environments.headless import mujoco
+
+# What mj_setConst derives from masses and inertias.
+_MASS_FIELDS = (
+    "body_mass",
+    "body_inertia",
+    "body_subtreemass",
+    "body_invweight0",
+    "dof_M0",
+    "dof_invweight0",
+    "tendon_invweight0",
+    "actuator_acc0",
+)
+# Forces of actuators with fixed or affine gain and bias (the suite has no others) are linear in these fields.
+_FACTOR_FIELDS = {
+    "joint_damping": ("dof_damping", "dof_dampingpoly"),
+    "geom_friction": ("geom_friction", "pair_friction"),
+    "actuator_strength": ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange", "jnt_actfrcrange"),
+}
+_PROBES = 64  # random states in which a feature may show that it acts
+_RELATIVE_CHANGE = 1e-6  # of accelerations; below it is rounding
+
+
+class ModelEditor:
+    """Writes contexts into a compiled model.
+
+    Args:
+        model: a ``mujoco.MjModel`` at its defaults.
+
+    Attributes:
+        features: those that can act on this model, see `_acting`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        fields = [*_MASS_FIELDS, *(field for fields in _FACTOR_FIELDS.values() for field in fields)]
+        self._defaults = {field: getattr(model, field).copy() for field in fields}
+        self._written = dict(self._defaults)
+        self._gravity = model.opt.gravity.copy()
+        self._mass_model = copy.copy(model)  # where derived masses are computed, lest other fields change
+        self._mass_data = mujoco.MjData(self._mass_model)
+        candidates = self._candidates()
+        names = self._acting(candidates)
+        self.features = tuple(feature for feature in candidates if feature.name in names)
+
+    def apply(self, context: Mapping[str, float]) -> None:
+        """Write the context's features (raw units) and what is derived from them; leave the others alone."""
+        for name, value in context.items():
+            if name in _FACTOR_FIELDS:
+                for field in _FACTOR_FIELDS[name]:
+                    self._write(field, self._defaults[field] * value)
+            elif name == "gravity":
+                self._set_gravity(value)
+            elif name == "body_mass":
+                self._set_mass(value)
+            else:  # density, viscosity
+                setattr(self._model.opt, name, value)
+
+    def overwritten(self) -> bool:
+        """Return whether someone else has changed an array since `apply`."""
+        return any(
+            not np.array_equal(getattr(self._model, field), value) for field, value in self._written.items()
+        )
+
+    def _write(self, field: str, value: np.ndarray) -> None:
+        getattr(self._model, field)[:] = value
+        self._written[field] = value
+
+    def _set_gravity(self, value: float) -> None:
+        size = math.hypot(*self._gravity)
+        self._model.opt.gravity[:] = self._gravity * (value / size) if size else (0.0, 0.0, 0.0 - value)
+
+    def _set_mass(self, factor: float) -> None:
+        """Scale masses and inertias, so that shapes for fluid forces stay, and derive what follows from them."""
+        source: Any = self._defaults
+        if factor != 1.0:
+            model = self._mass_model
+            model.body_mass[:] = self._defaults["body_mass"] * factor
+            model.body_inertia[:] = self._defaults["body_inertia"] * factor
+            mujoco.mj_setConst(model, self._mass_data)
+            source = {field: getattr(model, field).copy() for field in _MASS_FIELDS}
+        for field in _MASS_FIELDS:
+            self._write(field, source[field])
+
+    def _candidates(self) -> tuple[Feature, ...]:
+        option = self._model.opt
+        gravity = math.hypot(*self._gravity)
+        return (
+            Feature("gravity", "m/s^2", gravity, min(0.1, gravity), 100.0, "acceleration of free fall"),
+            Feature("actuator_strength", "1", 1.0, 0.01, 100.0, "factor on the actuators' forces"),
+            Feature("joint_damping", "1", 1.0, 0.0, 100.0, "factor on the damping of all joints"),
+            Feature("geom_friction", "1", 1.0, 0.0, 100.0, "factor on all friction coefficients of contacts"),
+            Feature("density", "kg/m^3", option.density, 0.0, 1e4, "density of the medium"),
+            Feature("viscosity", "Pa s", option.viscosity, 0.0, 100.0, "viscosity of the medium"),
+            Feature("body_mass", "1", 1.0, 0.1, 10.0, "factor on masses and inertias of all bodies"),
+        )
+
+    def _acting(self, candidates: tuple[Feature, ...]) -> set[str]:
+        """Return the names of the features that change an acceleration in at least one of many random states.
+
+        So a task without contacts has no friction feature, one that moves in a horizontal plane no gravity.
+        """
+        data = mujoco.MjData(self._model)
+        undecided = list(candidates)
+        defaults = {feature.name: feature.default for feature in candidates}
+        acting: set[str] = set()
+        for state in self._random_states():
+            before = self._acceleration(data, state)
+            for feature in tuple(undecided):
+                self.apply({feature.name: 2.0 * feature.default or 1.0})
+                change = np.abs(self._acceleration(data, state) - before)
+                if (change > _RELATIVE_CHANGE * (1.0 + np.abs(before).max())).any():
+                    acting.add(feature.name)
+                    undecided.remove(feature)
+                self.apply({feature.name: defaults[feature.name]})
+            if not undecided:
+                break
+        return acting
+
+    def _acceleration(self, data: Any, state: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the accelerations of all degrees of freedom, float64 [nv], in one state."""
+        mujoco.mj_resetData(self._model, data)
+        for field, value in state.items():
+            getattr(data, field)[:] = value
+        mujoco.mj_forward(self._model, data)
+        return data.qacc.copy()
+
+    def _random_states(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yield states of any joint angles, positions near the initial one, velocities and controls.
+
+        Generator seed 0, so that a model always has the same features.
+        """
+        model, generator = self._model, np.random.default_rng(0)
+        for _ in range(_PROBES):
+            qpos = model.qpos0.copy()
+            for joint in range(model.njnt):
+                start, kind = model.jnt_qposadr[joint], model.jnt_type[joint]
+                if kind == mujoco.mjtJoint.mjJNT_FREE:
+                    qpos[start : start + 3] += generator.uniform(-0.5, 0.5, 3)
+                    qpos[start + 3 : start + 7] = generator.normal(size=4)
+                elif kind == mujoco.mjtJoint.mjJNT_BALL:
+                    qpos[start : start + 4] = generator.normal(size=4)
+                elif model.jnt_limited[joint]:
+                    qpos[start] = generator.uniform(*model.jnt_range[joint])
+                else:
+                    reach = math.pi if kind == mujoco.mjtJoint.mjJNT_HINGE else 0.5
+                    qpos[start] += generator.uniform(-reach, reach)
+            mujoco.mj_normalizeQuat(model, qpos)
+            yield {
+                "qpos": qpos,
+                "qvel": generator.normal(size=model.nv),
+                "ctrl": generator.uniform(-1.0, 1.0, model.nu),
+                "act": generator.uniform(-1.0, 1.0, model.na),
+            }
