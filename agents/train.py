@@ -1,0 +1,106 @@
+"""Trains an agent, or continues to: the one entry point of training."""
+
+import signal
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.trainer.states import TrainerStatus
+from rich.console import Console
+
+from agents.configuration import RunConfig
+from agents.run_folder import RunFolder
+from agents.training.boundary import EpochBoundary
+from agents.training.build import configure_torch
+from agents.training.curve import draw_curve
+from agents.training.lightning_module import LightningAgent
+from agents.training.metrics import TensorBoard
+from agents.training.progress import ProgressReport
+from agents.training.quiet import quiet_lightning
+from agents.training.session import Session
+
+
+def train(config: RunConfig, folder: Path) -> None:
+    """Train the agent of ``config`` in ``folder``; a run that was begun there goes on from its last checkpoint.
+
+    The folder then holds ``checkpoints/`` (the latest, and ``best`` by validation), ``metrics.csv``,
+    ``timing.csv``, ``tensorboard/`` and ``curve.png``. A finished run is left as it is.
+
+    Args:
+        config: of the run.
+        folder: the run folder, new or begun with the same configuration.
+
+    Raises:
+        UserError: the folder belongs to another configuration or process, no checkpoint is intact, the disk is
+            full, or training diverged. What was saved before stays.
+        KeyboardInterrupt: the user interrupted; the same call goes on from the last checkpoint.
+    """
+    configure_torch(config)
+    console = Console()
+    run = RunFolder.prepare(folder, config)
+    with run.lock():
+        session = Session(config, run)
+        try:
+            _train(session, console)
+        finally:
+            session.close()
+        session.write_tables()
+        draw_curve(session.rows, run.path / "curve.png", config.name)
+        _tell_end(session, console)
+
+
+def _train(session: Session, console: Console) -> None:
+    total = session.config.training.environment_steps
+    if session.env_steps:
+        console.print(f"{session.run.path}: continuing at {session.env_steps} of {total} steps", highlight=False)
+    if session.epochs_left == 0:
+        console.print(f"{session.run.path}: already finished, nothing to train", highlight=False)
+        return
+    board = TensorBoard(session.run.tensorboard, session.env_steps)
+    try:
+        with ProgressReport(total, session.env_steps, console) as progress:
+            fit(session, EpochBoundary(session, progress, board))
+    finally:
+        board.close()
+
+
+def fit(session: Session, boundary: pl.Callback) -> None:
+    """Let Lightning run the epochs that are left.
+
+    Raises:
+        KeyboardInterrupt: the user interrupted (Lightning itself would exit with code 1).
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            accelerator="gpu" if session.device.type == "cuda" else "cpu",
+            devices=1,
+            max_epochs=session.epochs_left,
+            callbacks=[boundary],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            inference_mode=False,
+            plugins=[LightningEnvironment()],
+        )
+        try:
+            trainer.fit(LightningAgent(session.learner, session.validator), datamodule=session.data)
+        except SystemExit as ending:
+            if trainer.state.status != TrainerStatus.INTERRUPTED:
+                raise
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from ending
+
+
+def _tell_end(session: Session, console: Console) -> None:
+    note = session.best.read_note()
+    if note is not None:
+        console.print(
+            f"kept: the agent of {note['env_steps']} steps, mean validation return {note['validation_return']:.1f} "
+            f"over {len(session.validator.episodes)} episodes, in {session.best.folder}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print(f"curve: {session.run.path / 'curve.png'}", highlight=False, soft_wrap=True)

@@ -1,0 +1,238 @@
+"""Checkpoints: folders of safetensors and JSON with hashes, so that loading one runs no code.
+
+A checkpoint is written into a temporary folder, synced to the disk and renamed, after the replay pages
+that it names. Whoever is killed while writing leaves the checkpoint before intact, and a checkpoint whose
+files do not have the hashes that its manifest tells is passed over for the one before.
+
+Layout, below a run's ``checkpoints`` folder::
+
+    step-000012000/manifest.json         counters, open episodes, metrics so far, replay manifest, hashes
+                   agent.safetensors     the state tree, one tensor per leaf, named by its path
+                   collector.safetensors carry, last records and open episodes' actions
+    best/best.json                       which file, its hash, environment steps, validation return
+         agent-000010000.safetensors     the state tree
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from tensordict import TensorDict
+
+from agents.dreamerv3 import check_same_structure, flatten_state, unflatten_state
+from agents.errors import UserError
+from agents.files import atomic_write, disk_full, full_message, sync_folder
+from agents.replay import Replay, collect_garbage
+
+FORMAT = 1
+DAMAGE = (OSError, ValueError, KeyError, SafetensorError)  # how a torn checkpoint makes itself felt
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What continues a run: a JSON-able dict and named tensors."""
+
+    progress: dict[str, Any]  # counters, open episodes, metric rows, replay manifest
+    agent: dict[str, torch.Tensor]  # the state tree, by path
+    collector: dict[str, torch.Tensor]
+
+
+def digest(content: bytes) -> str:
+    """Return the content's BLAKE2b hash, 32 hexadecimal digits."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Tell a failure of the disk while writing below ``path`` as a `UserError` in one line."""
+    try:
+        yield
+    except OSError as error:
+        words = disk_full(error) or f"cannot be written ({error.strerror})"
+        raise UserError(full_message(path, words)) from error
+
+
+def restore_state(state: TensorDict, leaves: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Overwrite a state tree in place, so that the order of its leaves stays that of a fresh one.
+
+    Args:
+        state: a tree of the same agent, for instance its initial state.
+        leaves: as ``flatten_state`` returned them.
+        source: named in errors.
+
+    Raises:
+        UserError: names or shapes are not those of the tree.
+    """
+    given = unflatten_state(leaves)
+    try:
+        check_same_structure(state, given)
+    except ValueError as error:
+        raise UserError(f"{source}: saved by an agent of another configuration: {error}") from error
+    with torch.no_grad():
+        for path in state.keys(include_nested=True, leaves_only=True):
+            state.get(path).copy_(given.get(path))
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+        folder: where they are, created on the first save.
+        pages: folder of the replay pages that they share.
+        keep: how many of the latest to keep.
+    """
+
+    def __init__(self, folder: Path, pages: Path, keep: int) -> None:
+        self.folder = folder
+        self.pages = pages
+        self.keep = keep
+
+    def steps(self) -> list[int]:
+        """Return the environment steps of the checkpoints on disk, ascending."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+
+    def path(self, step: int) -> Path:
+        """Return the folder of the checkpoint at ``step`` environment steps."""
+        return self.folder / f"step-{step:012d}"
+
+    def save(self, step: int, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint; then drop those beyond ``keep`` and the pages that no checkpoint names.
+
+        Raises:
+            UserError: the disk is full or fails; earlier checkpoints are untouched.
+        """
+        final, temporary = self.path(step), self.folder / f".writing-{step:012d}"
+        files = {
+            "agent.safetensors": safetensors.save(checkpoint.agent),
+            "collector.safetensors": safetensors.save(checkpoint.collector),
+        }
+        hashes = {name: digest(content) for name, content in files.items()}
+        body = {"format": FORMAT, "files": hashes, "progress": checkpoint.progress}
+        files["manifest.json"] = json.dumps({"hash": _body_digest(body), "body": body}).encode()
+        with disk_errors(final):
+            try:
+                shutil.rmtree(temporary, ignore_errors=True)
+                for name, content in files.items():
+                    atomic_write(temporary / name, content)
+                shutil.rmtree(final, ignore_errors=True)
+                temporary.rename(final)
+                sync_folder(self.folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+            self._prune()
+
+    def _prune(self) -> None:
+        steps = self.steps()
+        for step in steps[: -self.keep]:
+            shutil.rmtree(self.path(step))
+        manifests = []
+        for step in steps[-self.keep :]:
+            with suppress(*DAMAGE):
+                manifests.append(self._manifest(step)["progress"]["replay"])
+        collect_garbage(self.pages, manifests)
+
+    def latest(self, load_replay: Callable[[dict[str, Any]], Replay]) -> tuple[Checkpoint, Replay] | None:
+        """Return the latest intact checkpoint and its replay, passing over torn ones; None before the first.
+
+        Args:
+            load_replay: makes the replay of a manifest.
+
+        Raises:
+            UserError: there are checkpoints, but none is intact.
+        """
+        for leftover in self.folder.glob(".writing-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                checkpoint = self._read(step)
+                return checkpoint, load_replay(checkpoint.progress["replay"])
+            except (*DAMAGE, UserError) as error:
+                logger.warning("%s cannot be used (%s); trying the one before", self.path(step), error)
+        if steps:
+            raise UserError(f"{self.folder}: no intact checkpoint; remove the run folder to start over")
+        return None
+
+    def _manifest(self, step: int) -> dict[str, Any]:
+        folder = self.path(step)
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        body = manifest["body"]
+        if _body_digest(body) != manifest["hash"]:
+            raise ValueError("manifest.json does not have the hash it tells")
+        if body["format"] != FORMAT:
+            raise UserError(f"{folder}: written in format {body['format']}; this version reads format {FORMAT}")
+        return body
+
+    def _read(self, step: int) -> Checkpoint:
+        body = self._manifest(step)
+        tensors = {}
+        for name, expected in body["files"].items():
+            content = (self.path(step) / name).read_bytes()
+            if digest(content) != expected:
+                raise ValueError(f"{name} does not have the hash that manifest.json tells")
+            tensors[name] = safetensors.load(content)
+        return Checkpoint(body["progress"], tensors["agent.safetensors"], tensors["collector.safetensors"])
+
+
+def _body_digest(body: dict[str, Any]) -> str:
+    return digest(json.dumps(body, sort_keys=True).encode())
+
+
+class BestAgent:
+    """The kept agent: the state with the highest mean validation return, the latest of equals.
+
+    Args:
+        folder: ``checkpoints/best`` of a run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.note = folder / "best.json"
+
+    def read_note(self) -> dict[str, Any] | None:
+        """Return ``file``, ``hash``, ``env_steps`` and ``validation_return`` of the kept agent, if there is one."""
+        return json.loads(self.note.read_text()) if self.note.exists() else None
+
+    def offer(self, state: TensorDict, env_steps: int, validation_return: float) -> bool:
+        """Keep ``state`` if it is at least as good as what is kept; return whether it was.
+
+        Raises:
+            UserError: the disk is full or fails; the agent kept before is untouched.
+        """
+        note = self.read_note()
+        if note is not None and note["validation_return"] > validation_return:
+            return False
+        content = safetensors.save(flatten_state(state))
+        name = f"agent-{env_steps:012d}.safetensors"
+        new = {"file": name, "hash": digest(content), "env_steps": env_steps, "validation_return": validation_return}
+        with disk_errors(self.folder):
+            atomic_write(self.folder / name, content)
+            atomic_write(self.note, json.dumps(new, indent=2).encode())
+            for old in self.folder.glob("agent-*.safetensors"):
+                if old.name != name:
+                    old.unlink()
+        return True
+
+    def load(self) -> dict[str, torch.Tensor]:
+        """Return the leaves of the kept state tree.
+
+        Raises:
+            UserError: no agent has been kept yet, or its file is damaged.
+        """
+        note = self.read_note()
+        if note is None:
+            raise UserError(f"{self.folder}: no agent has been kept yet; train until the first validation")
+        content = (self.folder / note["file"]).read_bytes()
+        if digest(content) != note["hash"]:
+            raise UserError(f"{self.folder / note['file']}: damaged; train again or restore it from a copy")
+        return safetensors.load(content)

@@ -1,0 +1,196 @@
+"""Steps the environments with the agent, records every step, and can be continued exactly.
+
+A tick is: every environment takes the command chosen for it (a reset, or the action of the tick before),
+the agent acts on the records that come back, and records and actions are appended to replay. What is still
+to be done between two ticks is therefore the agent's carry and, for every environment, either the actions
+of its open episode or a reset. An open episode is saved as its seed, context and actions and rebuilt by
+playing them again; the rebuilt record must equal the saved one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents.environments import ContextDistribution, Reset, VectorEnvironment
+from agents.errors import UserError
+from agents.replay import Replay
+from agents.training.learner import Learner
+from agents.training.validation import environment_seed
+
+
+@dataclass
+class OpenEpisode:
+    """An episode that has begun: all that is needed to play it again, and its return so far."""
+
+    reset: Reset
+    actions: list[np.ndarray] = field(default_factory=list)  # float32 [A] each; the last is still to be executed
+    episode_return: float = 0.0
+
+
+class Collector:
+    """Feeds replay from a vector of environments.
+
+    Args:
+        learner: chooses the actions, sampling, with its state as it is at each tick.
+        vector: the E environments.
+        replay: where the records go, one stream per environment.
+        contexts: the training distribution: the context of each episode by its number.
+        seed: the run's seed. Episode ``n`` starts from (seed, "environment", n).
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        vector: VectorEnvironment,
+        replay: Replay,
+        contexts: ContextDistribution,
+        *,
+        seed: int,
+    ) -> None:
+        self.learner = learner
+        self.vector = vector
+        self.replay = replay
+        self.contexts = contexts
+        self.seed = seed
+        self.ticks = 0
+        self.episodes = 0  # episodes begun
+        self.open: list[OpenEpisode | None] = [None] * vector.num_envs  # None: begins with the next tick
+        self.carry: dict[str, torch.Tensor] = learner.agent.initial_carry(vector.num_envs)
+        self.records: dict[str, np.ndarray] = {}  # of the last tick, [E, ...]
+        self.finished: list[tuple[float, int]] = []  # (return, length) of episodes finished in this epoch
+
+    def tick(self) -> None:
+        """Step every environment once, choose the next actions and append the E records to replay."""
+        commands = [self._command(env) for env in range(self.vector.num_envs)]
+        records = self.vector.step(commands)
+        action, self.carry = self.learner.act(self.carry, records, self.ticks)
+        lost = records.pop("lost")
+        records["action"] = np.where(records["is_last"][:, None], np.float32(0), action)
+        self.replay.append(records, ~lost)
+        for env in range(self.vector.num_envs):
+            self._account(env, records, bool(lost[env]))
+        self.records = records
+        self.ticks += 1
+
+    def _command(self, env: int) -> Reset | np.ndarray:
+        episode = self.open[env]
+        if episode is not None:
+            return episode.actions[-1]
+        context, context_id = self.contexts.context(self.episodes)
+        seed = environment_seed(self.seed, "environment", self.episodes)
+        self.episodes += 1
+        reset = Reset(seed=seed, context=context, context_id=context_id)
+        self.open[env] = OpenEpisode(reset)
+        return reset
+
+    def _account(self, env: int, records: dict[str, np.ndarray], lost: bool) -> None:
+        episode = self.open[env]
+        assert episode is not None
+        if lost:
+            self.replay.drop_open_episode(env)
+            self.open[env] = None
+            return
+        episode.episode_return += float(records["reward"][env])
+        if records["is_last"][env]:
+            self.finished.append((episode.episode_return, len(episode.actions)))
+            self.open[env] = None
+        else:
+            episode.actions.append(records["action"][env].copy())
+
+    def pop_finished(self) -> list[tuple[float, int]]:
+        """Return (return, length in environment steps) of the episodes finished since the last call."""
+        finished, self.finished = self.finished, []
+        return finished
+
+    def save(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """Return what continues this collector: a JSON-able dict and tensors (actions, carry, last records)."""
+        tensors = {f"carry/{key}": value for key, value in self.carry.items()}
+        tensors |= {f"record/{key}": torch.from_numpy(value.copy()) for key, value in self.records.items()}
+        episodes: list[dict[str, Any] | None] = []
+        for env, episode in enumerate(self.open):
+            episodes.append(None)
+            if episode is not None:
+                reset = episode.reset
+                context = {name: float(value) for name, value in reset.context.items()}
+                episodes[env] = {"seed": reset.seed, "context": context, "context_id": reset.context_id}
+                tensors[f"actions/{env}"] = torch.from_numpy(np.stack(episode.actions))
+        return {"ticks": self.ticks, "episodes": self.episodes, "open": episodes}, tensors
+
+    def restore(self, saved: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        """Continue where ``save`` was called; the environments are played back to where they stood.
+
+        Raises:
+            UserError: an environment does not come back to the record that was saved.
+        """
+        self.ticks, self.episodes = saved["ticks"], saved["episodes"]
+        self.carry = {key: tensors[f"carry/{key}"].to(self.learner.device) for key in self.carry}
+        self.records = {
+            key.removeprefix("record/"): value.numpy()
+            for key, value in tensors.items()
+            if key.startswith("record/")
+        }
+        self.open = [
+            None if entry is None else OpenEpisode(Reset(**entry), list(tensors[f"actions/{env}"].numpy()))
+            for env, entry in enumerate(saved["open"])
+        ]
+        self._replay_open_episodes()
+
+    def _replay_open_episodes(self) -> None:
+        """Play the open episodes again, all ending on the same step, and compare their last records."""
+        episodes = {env: episode for env, episode in enumerate(self.open) if episode is not None}
+        steps = max((len(episode.actions) for episode in episodes.values()), default=0)
+        fillers = [_Filler(self.contexts, len(self.records["action"][0])) for _ in self.open]
+        records: dict[str, np.ndarray] = {}
+        for step in range(steps):
+            commands: list[Reset | np.ndarray] = []
+            for env, filler in enumerate(fillers):
+                position = step - steps + len(episodes[env].actions) if env in episodes else -1
+                if position < 0:
+                    commands.append(filler.command(records, env))
+                else:
+                    commands.append(episodes[env].reset if position == 0 else episodes[env].actions[position - 1])
+            records = self.vector.step(commands)
+            if records["lost"].any():
+                raise UserError("an environment worker died while open episodes were replayed; run the command again")
+            for env, episode in episodes.items():
+                if step >= steps - len(episode.actions):
+                    episode.episode_return += float(records["reward"][env])
+        for env in episodes:
+            self._compare(env, records)
+
+    def _compare(self, env: int, records: dict[str, np.ndarray]) -> None:
+        differing = [
+            key
+            for key, saved in self.records.items()
+            if key != "action" and not np.array_equal(records[key][env], saved[env])
+        ]
+        if differing:
+            raise UserError(
+                f"environment {env}: replaying its open episode gave another {', '.join(differing)} than before; "
+                "exact resume needs the packages and the machine type that the run was started with"
+            )
+
+
+class _Filler:
+    """Commands for an environment that has nothing to do: a reset when it must, else a zero action."""
+
+    def __init__(self, contexts: ContextDistribution, action_size: int) -> None:
+        context, context_id = contexts.context(0)
+        self.reset = Reset(seed=0, context=context, context_id=context_id)
+        self.action = np.zeros(action_size, np.float32)
+
+    def command(self, records: dict[str, np.ndarray], env: int) -> Reset | np.ndarray:
+        ready = records and not records["is_last"][env] and not records["lost"][env]
+        return self.action if ready else self.reset
+
+
+def summarize(finished: Sequence[tuple[float, int]]) -> dict[str, float]:
+    """Return mean return, mean length and number of finished episodes (means only if there are any)."""
+    summary = {"train/episodes": float(len(finished))}
+    if finished:
+        summary["train/return"] = float(np.mean([episode_return for episode_return, _ in finished]))
+        summary["train/length"] = float(np.mean([length for _, length in finished]))
+    return summary

@@ -1,0 +1,107 @@
+"""Environments, replay and validation episodes as a Lightning data module.
+
+The unit that Lightning iterates is the tick: all environments step once with the agent as it is now, and
+the tick then offers as many batches as the train ratio says, sampled one by one when asked for. Nothing is
+produced ahead: an epoch has a length, which keeps Lightning from prefetching, and the iterator is lazy.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from agents.replay import Replay
+from agents.seeding import numpy_generator
+from agents.training.collector import Collector
+from agents.training.learner import Learner
+from agents.training.schedule import Schedule
+from agents.training.validation import Episode, Validator
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One step of all environments and what is to be learned after it."""
+
+    index: int  # ticks done, this one included
+    batches: Iterator[dict[str, torch.Tensor]]  # entries [B, T, ...]; sampled when advanced
+
+
+class Epoch:
+    """The ticks of one epoch: sized, and stepped lazily from where the collector stands."""
+
+    def __init__(self, data: "ExperienceData") -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return self.data.schedule.epoch_length
+
+    def __iter__(self) -> Iterator[Tick]:
+        for _ in range(len(self)):
+            yield self.data.step()
+
+
+class ValidationRound:
+    """All validation episodes as the one item of a loader (Lightning would take a list for many loaders)."""
+
+    def __init__(self, episodes: Sequence[Episode]) -> None:
+        self.episodes = episodes
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Sequence[Episode]]:
+        yield self.episodes
+
+
+class ExperienceData(LightningDataModule):
+    """Owns the environments (through the collector), the replay buffer and the validation episodes.
+
+    Args:
+        schedule: the timetable.
+        collector: steps the environments and appends to ``replay``.
+        replay: the buffer that batches are sampled from.
+        learner: whose state acts; its update counter numbers the samples.
+        validator: names the validation episodes.
+        seed: the run's seed; the batch of update ``n`` is drawn from (seed, "sample", n).
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        collector: Collector,
+        replay: Replay,
+        learner: Learner,
+        validator: Validator,
+        *,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.collector = collector
+        self.replay = replay
+        self.learner = learner
+        self.validator = validator
+        self.seed = seed
+
+    def step(self) -> Tick:
+        """Step all environments once with the learner's present state."""
+        self.collector.tick()
+        return Tick(self.collector.ticks, self._batches())
+
+    def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        size, length = self.schedule.batch_size, self.schedule.batch_length
+        due = self.schedule.updates(self.collector.ticks)
+        while self.learner.updates < due and self.replay.num_starts(length) > 0:
+            generator = numpy_generator(self.seed, "sample", self.learner.updates)
+            yield self.replay.sample(size, length, generator, device=self.learner.device)
+
+    def train_dataloader(self) -> Epoch:
+        return Epoch(self)
+
+    def val_dataloader(self) -> ValidationRound:
+        return ValidationRound(self.validator.episodes)
+
+    def transfer_batch_to_device(self, batch: object, device: torch.device, dataloader_idx: int) -> object:
+        """Batches are sampled onto the device; Lightning need not walk through them."""
+        return batch

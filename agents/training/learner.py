@@ -1,0 +1,95 @@
+"""An agent with its state tree and update counter; metrics stay on the device until they are asked for."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+
+from agents.dreamerv3 import DreamerV3
+from agents.seeding import torch_generator
+
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Learner:
+    """Updates and acts with one state tree; randomness comes from counters, metrics are averaged on the device.
+
+    Args:
+        agent: the agent; a function library over its state tree.
+        state: the state tree, updated in place.
+        seed: the run's seed; update ``n`` draws its noise from (seed, "update", n), the action of tick ``t``
+            from (seed, "act", t).
+        device: where state and batches live.
+        precision: "float32" or "bfloat16", which the networks then compute in by autocast.
+    """
+
+    def __init__(
+        self, agent: DreamerV3, state: TensorDict, *, seed: int, device: torch.device, precision: str = "float32"
+    ) -> None:
+        self.agent = agent
+        self.state = state
+        self.seed = seed
+        self.device = device
+        self.updates = 0
+        self._autocast = precision == "bfloat16"
+        self._names: list[str] = []
+        self._sums: torch.Tensor | None = None
+        self._count = 0
+
+    def update(self, batch: Tensors) -> None:
+        """Apply one update to the state tree.
+
+        Args:
+            batch: as sampled from replay, every entry [B, T, ...].
+        """
+        size, length = batch["is_first"].shape
+        generator = torch_generator(self.seed, "update", self.updates, device=self.device)
+        noise = self.agent.update_noise(size, length, generator)
+        with self._precision():
+            self.state, metrics = self.agent.update(self.state, batch, noise)
+        self.updates += 1
+        values = torch.stack([value.detach() for value in metrics.values()]).double()
+        if self._sums is None:
+            self._names, self._sums = list(metrics), values
+        else:
+            self._sums += values
+        self._count += 1
+
+    def act(
+        self, carry: Tensors, records: Mapping[str, np.ndarray], tick: int | None
+    ) -> tuple[np.ndarray, Tensors]:
+        """Choose an action per environment.
+
+        Args:
+            carry: what the last call returned, or ``agent.initial_carry``.
+            records: of E environments, at least ``observation/*``, ``is_first`` and ``context``, [E, ...].
+            tick: numbers the noise; None acts greedily.
+
+        Returns:
+            Actions, float32 [E, A], and the next carry.
+        """
+        inputs = {
+            key: torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
+            for key, value in records.items()
+            if key.startswith("observation/") or key in ("is_first", "context")
+        }
+        noise = None
+        if tick is not None:
+            generator = torch_generator(self.seed, "act", tick, device=self.device)
+            noise = self.agent.act_noise(len(records["is_first"]), generator)
+        with self._precision():
+            action, carry = self.agent.act(self.state, carry, inputs, noise)
+        return action.float().cpu().numpy(), carry
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast)
+
+    def pop_metrics(self) -> dict[str, float]:
+        """Return the mean of every metric since the last call (empty without updates); the only host sync."""
+        if self._sums is None:
+            return {}
+        means = (self._sums / self._count).tolist()
+        self._sums, self._count = None, 0
+        return dict(zip(self._names, means, strict=True))
