@@ -86,7 +86,7 @@ class ModelEditor:
         self._model.opt.gravity[:] = self._gravity * (value / size) if size else (0.0, 0.0, 0.0 - value)
 
     def _set_mass(self, factor: float) -> None:
-        """Scale masses and inertias, so that shapes for fluid forces stay, and derive what follows from them."""
+        """Scale masses and inertias alike, so that shapes for fluid forces stay, and derive what follows."""
         source: Any = self._defaults
         if factor != 1.0:
             model = self._mass_model

@@ -47,15 +47,15 @@ class SubprocessVector:
     """
 
     def __init__(self, makes: Sequence[Make], *, timeout: float = 60.0) -> None:
-        check_count(len(makes))
-        self.num_envs = len(makes)
+        self.num_envs = check_count(makes)
         self._timeout = timeout
         self._closed = False
         self._crashes = [0] * self.num_envs
         self._awaits_reset = [True] * self.num_envs
         self._workers: list[_Worker] = []
         try:
-            self._workers = [_Worker(index, make) for index, make in enumerate(makes)]
+            for index, make in enumerate(makes):
+                self._workers.append(_Worker(index, make))
             deadline = time.monotonic() + _START_TIMEOUT
             faces = [worker.receive(deadline) for worker in self._workers]
         except BaseException as error:
@@ -67,25 +67,18 @@ class SubprocessVector:
 
     def step(self, commands: Sequence[Reset | np.ndarray]) -> Records:
         """See `VectorEnvironment.step`."""
-        check_commands(commands, self.num_envs)
+        check_commands(commands, self._awaits_reset)
         records = empty_records(self.observation_space, len(self.features), self.num_envs)
-        for index, command in enumerate(commands):
-            if self._awaits_reset[index] and not isinstance(command, Reset):
-                raise RuntimeError(f"environment {index} must be reset first")
-        failures: dict[int, _Lost] = {}
         deadline = time.monotonic() + self._timeout
-        for index, command in enumerate(commands):
-            try:
-                self._workers[index].send(command)
-            except _Lost as lost:
-                failures[index] = lost
+        failures = {index: self._try_to_send(index, command) for index, command in enumerate(commands)}
         error: Exception | None = None
-        for index in range(self.num_envs):
-            if index in failures:
-                continue
+        for index, failure in failures.items():
             try:
+                if failure is not None:
+                    raise failure
                 record = self._workers[index].receive(deadline)
             except _Lost as lost:
+                records["lost"][index] = True
                 failures[index] = lost
             except (UserError, RuntimeError) as raised:  # hear the others first, lest answers pile up
                 self._awaits_reset[index] = True
@@ -95,12 +88,19 @@ class SubprocessVector:
                 self._awaits_reset[index] = record["is_last"]
                 for key, value in record.items():
                     records[key][index] = value
-        for index, lost in failures.items():
-            self._replace(index, lost)
-            records["lost"][index] = True
+        for index, failure in failures.items():
+            if failure is not None:
+                self._replace(index, failure)
         if error is not None:
             raise error
         return records
+
+    def _try_to_send(self, index: int, command: Reset | np.ndarray) -> _Lost | None:
+        try:
+            self._workers[index].send(command)
+        except _Lost as lost:
+            return lost
+        return None
 
     def _replace(self, index: int, lost: _Lost) -> None:
         """Start a new worker in the place of a lost one."""

@@ -50,8 +50,11 @@ class VectorEnvironment(Protocol):
             record, and it must be reset next.
 
         Raises:
-            UserError: a context or a value that the environment refuses.
-            RuntimeError: an environment raised anything else, or broke down again and again.
+            UserError: a context or a value that the environment refuses. That environment must be reset next.
+            ValueError: not one command per environment.
+            RuntimeError: an action for an environment that must be reset; or, from a subprocess, that its
+                environment raised anything else (in this process that is raised as it is), or broke down
+                again and again.
         """
         ...
 
@@ -107,9 +110,9 @@ class SerialVector:
     """
 
     def __init__(self, makes: Sequence[Make]) -> None:
-        check_count(len(makes))
+        self.num_envs = check_count(makes)
         self._actors = [Actor(make()) for make in makes]
-        self.num_envs = len(self._actors)
+        self._awaits_reset = [True] * self.num_envs
         env = self._actors[0].env
         self.observation_space = env.observation_space
         self.action_space = env.action_space
@@ -117,10 +120,13 @@ class SerialVector:
 
     def step(self, commands: Sequence[Reset | np.ndarray]) -> Records:
         """See `VectorEnvironment.step`; nothing is ever lost here."""
-        check_commands(commands, self.num_envs)
+        check_commands(commands, self._awaits_reset)
         records = empty_records(self.observation_space, len(self.features), self.num_envs)
         for index, (actor, command) in enumerate(zip(self._actors, commands, strict=True)):
-            for key, value in actor.obey(command).items():
+            self._awaits_reset[index] = True  # also if the next line raises
+            record = actor.obey(command)
+            self._awaits_reset[index] = record["is_last"]
+            for key, value in record.items():
                 records[key][index] = value
         return records
 
@@ -130,13 +136,17 @@ class SerialVector:
             actor.env.close()
 
 
-def check_count(count: int) -> None:
-    """Raise unless there is an environment at all."""
-    if count < 1:
+def check_count(makes: Sequence[Make]) -> int:
+    """Return the number of environments to make, or raise if there is none."""
+    if not makes:
         raise ValueError("a vector needs at least one environment")
+    return len(makes)
 
 
-def check_commands(commands: Sequence[Reset | np.ndarray], num_envs: int) -> None:
-    """Raise unless there is one command per environment."""
-    if len(commands) != num_envs:
-        raise ValueError(f"{len(commands)} commands for {num_envs} environments")
+def check_commands(commands: Sequence[Reset | np.ndarray], awaits_reset: Sequence[bool]) -> None:
+    """Raise unless there is one command per environment, and a `Reset` where one is awaited."""
+    if len(commands) != len(awaits_reset):
+        raise ValueError(f"{len(commands)} commands for {len(awaits_reset)} environments")
+    for index, command in enumerate(commands):
+        if awaits_reset[index] and not isinstance(command, Reset):
+            raise RuntimeError(f"environment {index} must be reset first")
