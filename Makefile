@@ -1,0 +1,46 @@
+# make train   set up, train configs/cartpole.yaml, evaluate it, dream, and say where everything is
+# make test    set up, then the checks and the tests
+# make check   ruff, ruff format and mypy
+# make bench   measurements, written to tests/benchmarks/results
+# make lock    pin what .venv holds in constraints.txt
+
+SHELL := /bin/bash
+BIN := .venv/bin
+STAMP := .venv/installed
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	"$$python" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo "$$python" && break; done)
+
+# What `make train` trains, where, and with which settings: make train RUN=runs/seed3 ARGS="--seed 3"
+CONFIG ?= cartpole
+RUN ?= runs/cartpole
+ARGS ?=
+
+.PHONY: train test check bench lock
+.DEFAULT_GOAL := test
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python from 3.11 to 3.13 with venv found; name one: make PYTHON=/path/to/python" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+train: $(STAMP)
+	$(BIN)/dreamtune train $(CONFIG) --run $(RUN) $(ARGS)
+	$(BIN)/dreamtune evaluate $(RUN)
+	$(BIN)/dreamtune dream $(RUN)
+	@printf '\n'; find $(RUN) -maxdepth 2 \( -name evaluation.csv -printf 'table  %p\n' -o -name '*.png' -path '*dream*' -printf 'dream  %p\n' -o -name '*.png' -printf 'curve  %p\n' \) | sort -r
+
+test: check
+	$(BIN)/python -m pytest -n 2
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -p no:xdist
+
+# Without local version labels such as +cpu, so that the pins hold for every build of torch.
+lock: $(STAMP)
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > constraints.txt

@@ -1,0 +1,152 @@
+"""From a command line to a call: options by tyro, and a user's mistake told in one line with exit code 2."""
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from agents.configuration import check_contexts, find_config, read_yaml, settings, validate
+from agents.errors import UserError
+from agents.files import disk_full, full_message
+from agents.overrides import apply_overrides, check_options, parse
+from agents.run_config import RunConfig
+from agents.run_folder import RunFolder
+
+
+def run(command: Callable[[], object]) -> int:
+    """Call a command and return its exit code: 2 after a user's mistake (told in a line), 130 if stopped."""
+    try:
+        command()
+        return 0
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; the same command again goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of the output is gone, as in `dreamtune ... | head`; what is left to print goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        words = disk_full(error)
+        if words is None:
+            raise
+        return _fail(full_message(getattr(error, "filename", None) or "a file of the run", words))
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def call(function: Callable[..., object], tokens: Sequence[str], *, prog: str) -> None:
+    """Call a function with the arguments of a command line, all of them checked before it begins.
+
+    Required parameters are positional arguments, the others options; their help is the function's docstring.
+
+    Args:
+        function: what to call, its parameters annotated.
+        tokens: the command line after the command.
+        prog: the command, such as "dreamtune dream".
+
+    Raises:
+        UserError: the arguments do not fit.
+    """
+
+    @functools.wraps(function)
+    def capture(*positional: Any, **named: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return positional, named
+
+    check_options(tokens, list(inspect.signature(function).parameters))
+    positional, named = parse(capture, tokens, prog=prog)
+    function(*positional, **named)
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """Train an agent; the same command again, or --resume, goes on where it stopped."""
+
+    config: Annotated[Positional[str | None], arg(help="a name such as cartpole, or a YAML file")]
+    """A name such as cartpole (configs/cartpole.yaml here, else the shipped one), or a YAML file."""
+    run: Path | None
+    """The run folder; runs/<name> unless given."""
+    resume: Path | None
+    """Go on in this run folder; without a configuration, with the one it was begun with."""
+    settings: Annotated[RunConfig, arg(name="")]
+    """Any field of the configuration by its path, its value as in YAML."""
+
+
+def parse_train(tokens: Sequence[str]) -> tuple[RunConfig, Path]:
+    """Return what `dreamtune train` shall do: the configuration and the run folder.
+
+    Args:
+        tokens: `[NAME or FILE] [--run FOLDER] [--resume FOLDER] [--any.setting value ...]`.
+
+    Raises:
+        UserError: any mistake in the command line, the file or the run folder.
+    """
+    name = tokens[0] if tokens and not tokens[0].startswith("-") else None
+    resume = _option(tokens, "--resume")
+    help_wanted = "--help" in tokens or "-h" in tokens
+    if resume is not None:
+        RunFolder.open(resume)
+    if name is not None:
+        path = find_config(name)
+    elif resume is not None:
+        path = RunFolder(resume).config_file
+    elif help_wanted:
+        path = None
+    else:
+        raise UserError(
+            "command line: name a configuration first, such as `dreamtune train cartpole`, or use --resume"
+        )
+    data = {} if path is None else read_yaml(path)
+    config = validate(data, str(path))
+    check_options(tokens, [*settings(config), "run", "resume"])
+    default = TrainArguments(config=name, run=None, resume=None, settings=config)
+    # tyro leaves a positional argument that is given out of the help.
+    tokens = tokens[1:] if help_wanted and name is not None else tokens
+    arguments: TrainArguments = parse(TrainArguments, tokens, prog="dreamtune train", default=default)
+    if arguments.run is not None and arguments.resume is not None:
+        raise UserError("command line: --run and --resume both name the run folder; give one of them")
+    given: Any = arguments.settings
+    config = apply_overrides(data, given, str(path))
+    check_contexts(config, str(path))
+    return config, arguments.resume or arguments.run or Path("runs") / config.name
+
+
+def train_command(tokens: Sequence[str]) -> None:
+    """`dreamtune train`: see `parse_train` for the arguments."""
+    config, folder = parse_train(tokens)
+    from agents.train import train
+
+    train(config, folder)
+
+
+def evaluate_command(tokens: Sequence[str]) -> None:
+    """`dreamtune evaluate`: the arguments are those of `agents.evaluate.evaluate`."""
+    from agents.evaluate import evaluate
+
+    call(evaluate, tokens, prog="dreamtune evaluate")
+
+
+def dream_command(tokens: Sequence[str]) -> None:
+    """`dreamtune dream`: the arguments are those of `agents.dream.dream`."""
+    from agents.dream import dream
+
+    call(dream, tokens, prog="dreamtune dream")
+
+
+def _option(tokens: Sequence[str], option: str) -> str | None:
+    for index, token in enumerate(tokens):
+        if token == option and index + 1 < len(tokens):
+            return tokens[index + 1]
+        if token.startswith(option + "="):
+            return token.split("=", 1)[1]
+    return None
