@@ -21,7 +21,7 @@ from agents.training.session import Session
 
 
 def train(config: RunConfig, folder: Path) -> None:
-    """Train the agent of ``config`` in ``folder``; a run that was begun there goes on from its last checkpoint.
+    """Train the agent of ``config`` in ``folder``; a run begun there goes on from its last checkpoint.
 
     The folder then holds ``checkpoints/`` (the latest, and ``best`` by validation), ``metrics.csv``,
     ``timing.csv``, ``tensorboard/`` and ``curve.png``. A finished run is left as it is.
@@ -31,8 +31,8 @@ def train(config: RunConfig, folder: Path) -> None:
         folder: the run folder, new or begun with the same configuration.
 
     Raises:
-        UserError: the folder belongs to another configuration or process, no checkpoint is intact, the disk is
-            full, or training diverged. What was saved before stays.
+        UserError: the folder belongs to another configuration or process, no checkpoint is intact, the disk
+            is full, or training diverged. What was saved before stays.
         KeyboardInterrupt: the user interrupted; the same call goes on from the last checkpoint.
     """
     configure_torch(config)
@@ -51,11 +51,12 @@ def train(config: RunConfig, folder: Path) -> None:
 
 def _train(session: Session, console: Console) -> None:
     total = session.config.training.environment_steps
-    if session.env_steps:
-        console.print(f"{session.run.path}: continuing at {session.env_steps} of {total} steps", highlight=False)
+    path, done = session.run.path, session.env_steps
     if session.epochs_left == 0:
-        console.print(f"{session.run.path}: already finished, nothing to train", highlight=False)
+        _say(console, f"{path}: finished before ({done} steps), nothing to train")
         return
+    if done:
+        _say(console, f"{path}: continuing at {done} of {total} steps")
     board = TensorBoard(session.run.tensorboard, session.env_steps)
     try:
         with ProgressReport(total, session.env_steps, console) as progress:
@@ -97,10 +98,13 @@ def fit(session: Session, boundary: pl.Callback) -> None:
 def _tell_end(session: Session, console: Console) -> None:
     note = session.best.read_note()
     if note is not None:
-        console.print(
-            f"kept: the agent of {note['env_steps']} steps, mean validation return {note['validation_return']:.1f} "
-            f"over {len(session.validator.episodes)} episodes, in {session.best.folder}",
-            highlight=False,
-            soft_wrap=True,
+        steps, score, count = note["env_steps"], note["validation_return"], len(session.validator.episodes)
+        _say(
+            console,
+            f"kept: the agent of {steps} steps, mean return {score:.1f} in {count} validation episodes",
         )
-    console.print(f"curve: {session.run.path / 'curve.png'}", highlight=False, soft_wrap=True)
+    _say(console, f"curve: {session.run.path / 'curve.png'}")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,1 +1,1 @@
-"""Training: environments feed replay, replay feeds the agent, and every epoch ends on a boundary that can be resumed."""
+"""Training: environments feed replay, replay feeds the agent, every epoch ends where a run can be resumed."""

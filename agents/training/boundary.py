@@ -42,7 +42,7 @@ class EpochBoundary(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tick, batch_idx: int
     ) -> None:
         """Move the progress bar."""
-        self.progress.steps(batch.index * self.session.schedule.num_envs)
+        self.progress.steps(batch.index * self.session.schedule.num_envs, self.session.collector.finished)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock of training."""

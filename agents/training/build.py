@@ -61,7 +61,7 @@ def training_contexts(config: RunConfig) -> list[dict[str, float]]:
 
 
 def training_distribution(config: RunConfig) -> ContextDistribution:
-    """Return which context each training episode gets; the order depends on the run's seed, the list does not."""
+    """Return which context each training episode gets; the run's seed decides their order, not the list."""
     training = config.contexts.training
     seed = seed_for(config.seed, "contexts", training.seed)
     if training.distribution == "uniform":
@@ -141,7 +141,7 @@ def build_agent(
 def record_specs(vector: VectorEnvironment) -> dict[str, Spec]:
     """Return what one record of replay holds."""
     specs = {
-        f"observation/{key}": Spec(tuple(space.shape or ()), space.dtype)
+        f"observation/{key}": Spec(tuple(space.shape or ()), np.dtype(space.dtype))
         for key, space in vector.observation_space.items()
     }
     specs["action"] = Spec((ActionCodec(vector.action_space).size,), np.float32)

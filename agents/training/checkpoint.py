@@ -170,7 +170,7 @@ class Checkpoints:
         if _body_digest(body) != manifest["hash"]:
             raise ValueError("manifest.json does not have the hash it tells")
         if body["format"] != FORMAT:
-            raise UserError(f"{folder}: written in format {body['format']}; this version reads format {FORMAT}")
+            raise UserError(f"{folder}: written in format {body['format']}; this version reads {FORMAT}")
         return body
 
     def _read(self, step: int) -> Checkpoint:
@@ -200,7 +200,7 @@ class BestAgent:
         self.note = folder / "best.json"
 
     def read_note(self) -> dict[str, Any] | None:
-        """Return ``file``, ``hash``, ``env_steps`` and ``validation_return`` of the kept agent, if there is one."""
+        """Return the note on the kept agent (file, hash, score and steps), None before the first."""
         return json.loads(self.note.read_text()) if self.note.exists() else None
 
     def offer(self, state: TensorDict, env_steps: int, validation_return: float) -> bool:
@@ -214,7 +214,8 @@ class BestAgent:
             return False
         content = safetensors.save(flatten_state(state))
         name = f"agent-{env_steps:012d}.safetensors"
-        new = {"file": name, "hash": digest(content), "env_steps": env_steps, "validation_return": validation_return}
+        score = {"env_steps": env_steps, "validation_return": validation_return}
+        new = {"file": name, "hash": digest(content), **score}
         with disk_errors(self.folder):
             atomic_write(self.folder / name, content)
             atomic_write(self.note, json.dumps(new, indent=2).encode())

@@ -26,7 +26,7 @@ class OpenEpisode:
     """An episode that has begun: all that is needed to play it again, and its return so far."""
 
     reset: Reset
-    actions: list[np.ndarray] = field(default_factory=list)  # float32 [A] each; the last is still to be executed
+    actions: list[np.ndarray] = field(default_factory=list)  # float32 [A]; the last is still to be executed
     episode_return: float = 0.0
 
 
@@ -106,7 +106,7 @@ class Collector:
         return finished
 
     def save(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """Return what continues this collector: a JSON-able dict and tensors (actions, carry, last records)."""
+        """Return what continues this collector: JSON-able data and tensors (actions, carry, last records)."""
         tensors = {f"carry/{key}": value for key, value in self.carry.items()}
         tensors |= {f"record/{key}": torch.from_numpy(value.copy()) for key, value in self.records.items()}
         episodes: list[dict[str, Any] | None] = []
@@ -142,21 +142,23 @@ class Collector:
         """Play the open episodes again, all ending on the same step, and compare their last records."""
         episodes = {env: episode for env, episode in enumerate(self.open) if episode is not None}
         steps = max((len(episode.actions) for episode in episodes.values()), default=0)
-        fillers = [_Filler(self.contexts, len(self.records["action"][0])) for _ in self.open]
+        begins = {env: steps - len(episode.actions) for env, episode in episodes.items()}
+        filler = _Filler(self.contexts, self.records["action"].shape[1])
         records: dict[str, np.ndarray] = {}
         for step in range(steps):
             commands: list[Reset | np.ndarray] = []
-            for env, filler in enumerate(fillers):
-                position = step - steps + len(episodes[env].actions) if env in episodes else -1
-                if position < 0:
+            for env in range(self.vector.num_envs):
+                if step < begins.get(env, steps):
                     commands.append(filler.command(records, env))
+                elif step == begins[env]:
+                    commands.append(episodes[env].reset)
                 else:
-                    commands.append(episodes[env].reset if position == 0 else episodes[env].actions[position - 1])
+                    commands.append(episodes[env].actions[step - begins[env] - 1])
             records = self.vector.step(commands)
             if records["lost"].any():
-                raise UserError("an environment worker died while open episodes were replayed; run the command again")
+                raise UserError("an environment worker died while open episodes were rebuilt; run this again")
             for env, episode in episodes.items():
-                if step >= steps - len(episode.actions):
+                if step >= begins[env]:
                     episode.episode_return += float(records["reward"][env])
         for env in episodes:
             self._compare(env, records)
@@ -169,7 +171,7 @@ class Collector:
         ]
         if differing:
             raise UserError(
-                f"environment {env}: replaying its open episode gave another {', '.join(differing)} than before; "
+                f"environment {env}: playing its open episode again gave another {', '.join(differing)}; "
                 "exact resume needs the packages and the machine type that the run was started with"
             )
 
@@ -183,7 +185,7 @@ class _Filler:
         self.action = np.zeros(action_size, np.float32)
 
     def command(self, records: dict[str, np.ndarray], env: int) -> Reset | np.ndarray:
-        ready = records and not records["is_last"][env] and not records["lost"][env]
+        ready = bool(records) and not records["is_last"][env]
         return self.action if ready else self.reset
 
 

@@ -25,7 +25,8 @@ def draw_curve(rows: Sequence[Row], path: Path, title: str) -> None:
     figure = Figure(figsize=(7.0, 4.0), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for name, label in (("train/return", "training episodes (sampled)"), ("validation/return", "validation (greedy)")):
+    labels = {"train/return": "training episodes (sampled)", "validation/return": "validation (greedy)"}
+    for name, label in labels.items():
         points = [(row["env_steps"], row[name]) for row in rows if name in row]
         if points:
             axes.plot([x for x, _ in points], [y for _, y in points], label=label)

@@ -9,12 +9,11 @@ from tensordict import TensorDict
 from agents.dreamerv3 import DreamerV3
 from agents.seeding import torch_generator
 
-
 Tensors = dict[str, torch.Tensor]
 
 
 class Learner:
-    """Updates and acts with one state tree; randomness comes from counters, metrics are averaged on the device.
+    """Updates and acts with one state tree; draws noise by counters and averages metrics on the device.
 
     Args:
         agent: the agent; a function library over its state tree.
@@ -26,7 +25,13 @@ class Learner:
     """
 
     def __init__(
-        self, agent: DreamerV3, state: TensorDict, *, seed: int, device: torch.device, precision: str = "float32"
+        self,
+        agent: DreamerV3,
+        state: TensorDict,
+        *,
+        seed: int,
+        device: torch.device,
+        precision: str = "float32",
     ) -> None:
         self.agent = agent
         self.state = state

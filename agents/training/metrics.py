@@ -9,6 +9,7 @@ import csv
 import io
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def table(rows: Sequence[Mapping[str, float]]) -> bytes:
-    """Return rows as CSV: a column for every name in order of first appearance, empty where a row lacks it."""
+    """Return rows as CSV: columns in order of first appearance, empty where a row lacks one."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -55,7 +56,8 @@ class TensorBoard:
         if self._broken:
             return
         try:
-            for name, value in row.items():
+            for name in row.keys() - {"epoch", "env_steps"}:
+                value = row[name]
                 self._writer.add_scalar(name, value, int(row["env_steps"]))
             self._writer.flush()
         except OSError as error:
@@ -65,4 +67,5 @@ class TensorBoard:
     def close(self) -> None:
         """Close the event file."""
         if not self._broken:
-            self._writer.close()
+            with suppress(OSError):  # the checkpoint, written before, is what counts
+                self._writer.close()

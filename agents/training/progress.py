@@ -2,10 +2,18 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from agents.training.metrics import Row
 
@@ -26,6 +34,7 @@ class ProgressReport:
         self.console = console
         self._started, self._done_before = time.monotonic(), done
         self._shown = 0.0
+        self._latest: Row = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -48,14 +57,22 @@ class ProgressReport:
     def __exit__(self, *_: Any) -> None:
         self._progress.stop()
 
-    def steps(self, done: int) -> None:
-        """Tell how many environment steps are done; cheap enough for every tick."""
+    def steps(self, done: int, finished: Sequence[tuple[float, int]]) -> None:
+        """Move the bar; cheap enough for every tick.
+
+        Args:
+            done: environment steps done.
+            finished: (return, length) of the episodes that ended in this epoch.
+        """
         now = time.monotonic()
         if not self.console.is_terminal or now - self._shown < REFRESH_SECONDS:
             return
         self._shown = now
         rate = (done - self._done_before) / max(now - self._started, 1e-9)
-        self._progress.update(self._task, completed=done, rate=f"{rate:.0f}")
+        if finished:
+            mean = sum(episode_return for episode_return, _ in finished) / len(finished)
+            self._latest["train/return"] = mean
+        self._progress.update(self._task, completed=done, rate=f"{rate:.0f}", returns=_returns(self._latest))
 
     def epoch(self, row: Row, timing: Row, kept: bool) -> None:
         """Tell the end of an epoch.
@@ -65,16 +82,16 @@ class ProgressReport:
             timing: its row of timing.csv.
             kept: whether its agent is the best so far.
         """
-        returns = _returns(row) + (" (kept)" if kept else "")
         steps = int(row["env_steps"])
+        self._latest |= {name: row[name] for name in ("train/return", "validation/return") if name in row}
         if self.console.is_terminal:
-            self._progress.update(self._task, completed=steps, returns=returns)
+            self._progress.update(self._task, completed=steps, returns=_returns(self._latest))
             return
         rate = timing["env_steps_per_second"]
         left = (self.total - steps) / rate if rate > 0 else math.inf
         self.console.print(
             f"{steps}/{self.total} steps, {int(row['updates'])} updates, {rate:.0f} steps/s, "
-            f"{_duration(left)} left, {returns}",
+            f"{_duration(left)} left, {_returns(row)}{' (kept)' if kept else ''}",
             highlight=False,
             soft_wrap=True,
         )

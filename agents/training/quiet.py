@@ -1,4 +1,4 @@
-"""Keeps Lightning's and others' advertising and advice about choices that were made here out of the user's sight."""
+"""Keeps Lightning's advertising, and its advice on choices that were made here, out of the user's sight."""
 
 import logging
 import warnings

@@ -31,8 +31,9 @@ class ScaledVector:
             where = f"environment.observation_scale: {key!r}"
             if key not in spaces:
                 raise UserError(f"{where} is no observation; valid: {', '.join(spaces)}")
-            if spaces[key].shape != (len(numbers),) or spaces[key].dtype != np.float32:
-                raise UserError(f"{where} has {len(numbers)} numbers, the observation the shape {spaces[key].shape}")
+            shape = spaces[key].shape
+            if shape != (len(numbers),) or spaces[key].dtype != np.float32:
+                raise UserError(f"{where} has {len(numbers)} numbers, the observation has shape {shape}")
             self._scale[key] = np.array(numbers, np.float32)
             spaces[key] = _scaled(spaces[key], self._scale[key])
         self.observation_space = gymnasium.spaces.Dict(spaces)

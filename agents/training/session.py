@@ -1,6 +1,7 @@
 """All parts of a run put together, new or continued from its latest checkpoint."""
 
 import math
+from contextlib import ExitStack
 from typing import Any
 
 from agents.configuration import RunConfig
@@ -57,7 +58,14 @@ class Session:
         self.best = BestAgent(run.checkpoints / "best")
         self.rows: list[Row] = []
         self.timing: list[Row] = []
+        with ExitStack() as stack:
+            self._assemble(stack)
+            self._closing = stack.pop_all()
+
+    def _assemble(self, stack: ExitStack) -> None:
+        config = self.config
         vector = build.make_vector(config, config.environment.num_envs)
+        stack.callback(vector.close)
         self._specs = build.record_specs(vector)
         found = self.checkpoints.latest(self._load_replay)
         self.replay = found[1] if found else self._new_replay()
@@ -70,6 +78,7 @@ class Session:
             self.learner, vector, self.replay, build.training_distribution(config), seed=config.seed
         )
         self.validator = self._make_validator()
+        stack.callback(self.validator.vector.close)
         self.data = ExperienceData(
             self.schedule, self.collector, self.replay, self.learner, self.validator, seed=config.seed
         )
@@ -143,8 +152,7 @@ class Session:
 
     def close(self) -> None:
         """Close the environments."""
-        self.collector.vector.close()
-        self.validator.vector.close()
+        self._closing.close()
 
 
 def check_finite(row: Row) -> None:
@@ -156,6 +164,6 @@ def check_finite(row: Row) -> None:
     for name, value in row.items():
         if not math.isfinite(value):
             raise UserError(
-                f"training diverged: {name} is {value} at {row['env_steps']:.0f} environment steps; start a new run "
-                "with a lower agent.hyperparameters.learning_rate (the best agent so far is kept)"
+                f"training diverged: {name} is {value} at {row['env_steps']:.0f} environment steps; start a "
+                "new run with a lower agent.hyperparameters.learning_rate (the best agent so far is kept)"
             )
