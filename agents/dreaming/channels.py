@@ -1,6 +1,6 @@
 """The scalar quantities that a dream is compared in: observation dimensions, reward and continue."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +27,14 @@ class Channel:
         dimension: index into the flattened value; 0 for scalars.
         name: what it is.
         unit: its unit; empty if it has none or it is not known.
+        scale: what recorded values were divided by; values are shown multiplied by it, in ``unit``.
     """
 
     key: str
     dimension: int
     name: str
     unit: str
+    scale: float = 1.0
 
     @property
     def label(self) -> str:
@@ -40,10 +42,17 @@ class Channel:
         return f"{self.name} [{self.unit}]" if self.unit else self.name
 
 
-def channels_of(environment: str, records: Mapping[str, NDArray]) -> tuple[Channel, ...]:
+def channels_of(
+    environment: str, records: Mapping[str, NDArray], scales: Mapping[str, Sequence[float]] | None = None
+) -> tuple[Channel, ...]:
     """Channels of an environment's records [T, ...]: observation dimensions, then reward and continue.
 
     Images (observations with more than one axis) are no channels.
+
+    Args:
+        environment: its name, such as ``cartpole``.
+        records: of any episode.
+        scales: by observation key (without ``observation/``), what its dimensions were divided by.
     """
     channels = []
     for key in sorted(records):
@@ -53,5 +62,6 @@ def channels_of(environment: str, records: Mapping[str, NDArray]) -> tuple[Chann
         size = int(np.prod(records[key].shape[1:], dtype=int))
         known = _DIMENSIONS.get((environment, name), ())
         names = known if len(known) == size else [(f"{name}[{index}]", "") for index in range(size)]
-        channels += [Channel(key, index, *names[index]) for index in range(size)]
+        scale = (scales or {}).get(name, (1.0,) * size)
+        channels += [Channel(key, index, *names[index], scale[index]) for index in range(size)]
     return (*channels, Channel("reward", 0, "reward", ""), Channel("continue", 0, "continue", "probability"))

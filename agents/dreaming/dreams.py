@@ -1,6 +1,6 @@
 """Dreams of recorded episodes, aligned with what happened, and their error by horizon.
 
-Sizes: E episodes, T = OBSERVED + H steps, H imagined steps, K channels (scalar quantities), F context features.
+Sizes: E episodes, T = OBSERVED + H steps, H imagined steps, K channels (scalars), F context features.
 
 Alignment. A record at step t holds the observation at t, the reward received on arriving there, and the
 action chosen after it. The agent observes steps 0 .. OBSERVED-1; imagination starts from the posterior at
@@ -72,7 +72,7 @@ class HorizonErrors:
         channel: the quantity.
         context: one of ``DREAM_CONTEXTS``.
         episodes: int [H], episodes that have a record at each horizon (1 .. H steps after the last observed).
-        mean, lower, median, upper: float64 [H]; lower and upper are the quartiles. NaN where no episode is left.
+        mean, lower, median, upper: float64 [H]; lower and upper are the quartiles. NaN where no episode is.
     """
 
     channel: Channel
@@ -125,7 +125,6 @@ def dream_episodes(
     swapped: NDArray[np.float32],
     channels: Sequence[Channel],
     horizon: int,
-    device: torch.device | str = "cpu",
 ) -> Dreams:
     """Dream every episode under its own context and under a swapped one.
 
@@ -139,18 +138,17 @@ def dream_episodes(
         swapped: float32 [E, F], raw units.
         channels: what to compare.
         horizon: H, imagined steps.
-        device: where the agent's state lies.
     """
     batch, valid = collate(episodes, OBSERVED + horizon)
-    tensors = {key: torch.as_tensor(value, device=device) for key, value in batch.items()}
+    tensors = {key: torch.from_numpy(value) for key, value in batch.items()}
     seen = {key: value[:, :OBSERVED] for key, value in tensors.items()}
     context = tensors["context"][:, 0]  # [E, F]; constant within an episode
     posterior = agent.observe(state, seen)  # [E, OBSERVED, ...]
     start = {key: posterior[key][:, -1] for key in ("deter", "stoch")}
-    actions = tensors["action"][:, OBSERVED - 1 : -1]  # [E, H, A]: the first leads out of the last observed step
+    actions = tensors["action"][:, OBSERVED - 1 : -1]  # [E, H, A], from that of the last observed step
     reconstruction = read_channels(agent.decode(state, posterior, seen["context"]), channels)
     dreamt = {}
-    for name, given in zip(DREAM_CONTEXTS, (context, torch.as_tensor(swapped, device=device)), strict=True):
+    for name, given in zip(DREAM_CONTEXTS, (context, torch.from_numpy(swapped)), strict=True):
         imagined = agent.imagine(state, start, actions, given)  # [E, H, ...]: steps OBSERVED .. OBSERVED+H-1
         repeated = given[:, None].expand(-1, horizon, -1)
         values = np.concatenate(
@@ -163,11 +161,11 @@ def dream_episodes(
 
 
 def read_channels(values: Mapping[str, Tensor], channels: Sequence[Channel]) -> NDArray[np.float64]:
-    """Pick the channels out of a batch or decoded values [E, T, ...]: float64 [E, T, K]."""
+    """Pick the channels out of a batch or decoded values [E, T, ...], in their units: float64 [E, T, K]."""
     columns = []
     for channel in channels:
         value = values[channel.key].detach().cpu().double().numpy()
-        columns.append(value.reshape(*value.shape[:2], -1)[..., channel.dimension])
+        columns.append(value.reshape(*value.shape[:2], -1)[..., channel.dimension] * channel.scale)
     return np.stack(columns, axis=-1)
 
 

@@ -1,0 +1,149 @@
+"""Dream with a run's kept agent: imagined rollouts against what happened, as a picture and as numbers."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from agents.dreaming.channels import channels_of
+from agents.dreaming.dreams import (
+    OBSERVED,
+    Dreams,
+    HorizonErrors,
+    dream_episodes,
+    horizon_errors,
+    most_distant,
+    overall_errors,
+)
+from agents.dreaming.figure import Captions, draw_dreams
+from agents.dreaming.tables import dream_csv, episodes_csv, errors_csv
+from agents.environments.base import Feature
+from agents.errors import UserError
+from agents.evaluation.episodes import TRAINING, Job, list_jobs
+from agents.evaluation.progress import episode_progress
+from agents.evaluation.rollout import features_of, run_episodes
+from agents.evaluation.summary import complete_context, describe_context
+from agents.run_folder import RunFolder, atomic_write
+from agents.training.build import configure_torch, load_agent, make_vector, training_contexts
+
+
+def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonErrors]:
+    """Observe five steps of recorded episodes, then imagine the rest from the recorded actions alone.
+
+    The episodes are among those that an evaluation judges, evenly spread over the training contexts. Each is
+    dreamt twice: under its own context, and under the most distant one among the episodes (swapped after the
+    observed steps). Everything is greedy, so the same command gives the same files. They go into the run's
+    ``dream`` folder: ``dream.png``, ``dream.csv`` (values), ``errors.csv`` (errors by horizon) and
+    ``episodes.csv`` (contexts and seeds).
+
+    Args:
+        folder: the run's folder.
+        episodes: how many to dream of, at least 1.
+        horizon: imagined steps, at least 1; no more than the longest episode has, shorter ones count as far as
+            they go.
+
+    Returns:
+        Errors by horizon over all observation dimensions, under the true and the swapped context.
+
+    Raises:
+        UserError: the folder is not that of a run or cannot be read, no agent has been kept yet, its file
+            does not fit the configuration, every episode is over before a dream could begin, or there is no
+            room for the files.
+    """
+    for name, value in (("episodes", episodes), ("horizon", horizon)):
+        if value < 1:
+            raise UserError(f"{name} is {value}, but must be at least 1")
+    run = RunFolder.open(folder)
+    configure_torch(run.config())
+    agent, state, config = load_agent(run)
+    jobs = spread_jobs(training_contexts(config), episodes, config.evaluation.seed)
+    make = partial(make_vector, config, 1, serial=True)
+    console = Console()
+    with episode_progress("recording", len(jobs), console) as on_episode:
+        recorded = run_episodes(
+            agent, state, make, jobs, record=True, max_steps=OBSERVED - 1 + horizon, on_episode=on_episode
+        )
+    long_enough = [episode for episode in recorded if episode.length >= OBSERVED]
+    if not long_enough:
+        raise UserError(
+            f"{run.path}: every episode ends within {OBSERVED} steps, before a dream could begin; "
+            "train the agent longer or record more episodes"
+        )
+    features = features_of(make)
+    records = [episode.records for episode in long_enough]
+    vectors = np.stack([record["context"][0] for record in records])
+    partners = most_distant(vectors)
+    horizon = min(horizon, max(episode.length for episode in long_enough) - OBSERVED + 1)
+    channels = channels_of(config.environment.name, records[0], config.environment.observation_scale)
+    dreams = dream_episodes(agent, state, records, vectors[partners], channels, horizon)
+    contexts = [complete_context(episode.job.context, features) for episode in long_enough]
+    swapped = [contexts[partner] for partner in partners]
+    note = swap_note(dreams, vectors)
+    captions = _captions(run.path.name, config.environment.name, contexts, swapped, features, note)
+    overall = overall_errors(dreams)
+    atomic_write(run.dream / "dream.png", draw_dreams(dreams, captions))
+    atomic_write(run.dream / "dream.csv", dream_csv(dreams))
+    atomic_write(run.dream / "errors.csv", errors_csv([*overall, *horizon_errors(dreams)]))
+    atomic_write(run.dream / "episodes.csv", episodes_csv(long_enough, contexts, swapped))
+    console.print(_table(overall, run.path.name))
+    if note:
+        console.print(note)
+    console.print(f"The picture is {run.dream / 'dream.png'}, the numbers lie beside it", soft_wrap=True)
+    return overall
+
+
+def spread_jobs(contexts: Sequence[Mapping[str, float]], episodes: int, seed: int) -> list[Job]:
+    """Choose judged episodes of the training region, evenly spread over its contexts.
+
+    Args:
+        contexts: the training contexts.
+        episodes: how many; with fewer contexts than that, each has several episodes.
+        seed: ``evaluation.seed`` of the configuration.
+    """
+    per_context = -(-episodes // len(contexts))
+    jobs = list_jobs({TRAINING: contexts}, per_context, seed)
+    return [jobs[place * len(jobs) // episodes] for place in range(episodes)]
+
+
+def swap_note(dreams: Dreams, contexts: np.ndarray) -> str:
+    """Say why both dreams are the same, if they are: for contexts [E, F] of the episodes."""
+    if dreams.swap_matters:
+        return ""
+    if np.all(contexts == contexts[0]):
+        return "All episodes have the same context, so there is none to swap it with"
+    return "No part of this agent that dreams sees the context: under a swapped context it dreams the same"
+
+
+def _captions(
+    run: str,
+    environment: str,
+    contexts: Sequence[Mapping[str, float]],
+    swapped: Sequence[Mapping[str, float]],
+    features: Sequence[Feature],
+    note: str,
+) -> Captions:
+    title = f"Dreams of {environment} by run {run}"
+    true, other = ([describe_context(values, features) for values in group] for group in (contexts, swapped))
+    return Captions(title, true, other, note)
+
+
+def _table(overall: Sequence[HorizonErrors], run: str) -> Table:
+    """Overall errors at a few horizons."""
+    table = Table(title=f"Dream errors of {run}", title_justify="left", title_style="bold", box=box.SIMPLE)
+    table.caption = (
+        "root mean square over observation dimensions,\nin standard deviations; the episodes' median"
+    )
+    table.caption_justify = "left"
+    for name in ("horizon", "episodes", "true context", "swapped context"):
+        table.add_column(name, justify="right")
+    true, swapped = overall
+    last = int(np.flatnonzero(true.episodes).max()) + 1
+    for horizon in sorted({*(h for h in (1, 5, 15, 30) if h < last), last}):
+        step = horizon - 1
+        row = (horizon, true.episodes[step], f"{true.median[step]:.3f}", f"{swapped.median[step]:.3f}")
+        table.add_row(*map(str, row))
+    return table

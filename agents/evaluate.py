@@ -1,0 +1,49 @@
+"""Judge the kept agent of a run: returns by context region, with intervals, as a table and a CSV file."""
+
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from agents.evaluation.episodes import TRAINING, choose_regions, list_jobs
+from agents.evaluation.progress import episode_progress
+from agents.evaluation.rollout import features_of, run_episodes
+from agents.evaluation.summary import RegionSummary, make_table, summarise, write_csv
+from agents.run_folder import RunFolder, atomic_write
+from agents.training.build import configure_torch, load_agent, make_vector, training_contexts
+
+
+def evaluate(
+    folder: Path, episodes: int | None = None, regions: tuple[str, ...] | None = None
+) -> list[RegionSummary]:
+    """Run the kept agent greedily in fixed contexts and seeds; print a table and write ``evaluation.csv``.
+
+    The seeds depend on ``evaluation.seed``, region, context and episode alone: agents that share the contexts
+    are compared episode by episode, and the same command gives the same file, byte for byte.
+
+    Args:
+        folder: the run's folder.
+        episodes: episodes per context; None: ``evaluation.episodes_per_context`` of the run's configuration.
+        regions: which regions; None: the training contexts and all of ``contexts.evaluation.regions``.
+
+    Raises:
+        UserError: the folder is not that of a run or cannot be read, no agent has been kept yet, its file
+            does not fit the configuration, an unknown region, a context out of bounds, or a full disk.
+    """
+    run = RunFolder.open(folder)
+    configure_torch(run.config())
+    agent, state, config = load_agent(run)
+    known = {TRAINING: training_contexts(config), **config.contexts.evaluation.regions}
+    chosen = choose_regions(known, regions, str(run.path))
+    settings = config.evaluation
+    jobs = list_jobs(chosen, settings.episodes_per_context if episodes is None else episodes, settings.seed)
+    make = partial(make_vector, config, 1, serial=True)
+    console = Console()
+    with episode_progress("evaluating", len(jobs), console) as on_episode:
+        finished = run_episodes(agent, state, make, jobs, on_episode=on_episode)
+    features = features_of(make)
+    atomic_write(run.evaluation, write_csv(finished, features))
+    summaries = summarise(finished, features, seed=settings.seed, confidence=settings.confidence)
+    console.print(make_table(summaries, features, f"Returns of {run.path.name}", settings.confidence))
+    console.print(f"Every episode is in {run.evaluation}", soft_wrap=True)
+    return summaries
