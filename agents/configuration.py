@@ -3,7 +3,7 @@
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -40,6 +40,7 @@ __all__ = [
     "find_config",
     "is_group",
     "load_config",
+    "one_line",
     "parse_yaml",
     "read_yaml",
     "save_config",
@@ -269,9 +270,25 @@ def save_config(config: RunConfig, path: Path) -> None:
     Raises:
         UserError: the disk is full, or the file cannot be written.
     """
-    data = config.model_dump(mode="json")
-    text = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=110)
-    atomic_write(path, text.encode())
+    atomic_write(path, "\n".join([*_lines(config), ""]).encode())
+
+
+def _lines(group: BaseModel, indent: str = "") -> Iterator[str]:
+    for name, value in group.model_dump(mode="json").items():
+        if is_group(group, name):
+            yield f"{indent}{name}:"
+            yield from _lines(getattr(group, name), indent + "  ")
+        else:
+            yield f"{indent}{name}: {one_line(value)}"
+
+
+def one_line(value: Any) -> str:
+    """Return a setting's value as YAML on one line."""
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False)
+        .removesuffix("...\n")
+        .strip()
+    )
 
 
 def settings(config: BaseModel) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import tyro
-import yaml
 from pydantic import BaseModel
 from tyro.conf import PositionalRequiredArgs
 from tyro.constructors import (
@@ -25,7 +24,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from agents.configuration import is_group, parse_yaml, settings, suggestion, validate
+from agents.configuration import is_group, one_line, parse_yaml, settings, suggestion, validate
 from agents.errors import UserError
 from agents.run_config import RunConfig
 
@@ -131,7 +130,7 @@ def _yaml_values(name: str, annotation: Any) -> PrimitiveConstructorSpec[Any]:
         metavar=_kind(annotation),
         instance_from_str=read,
         is_instance=lambda _: True,
-        str_from_instance=lambda present: [_one_line(present.value)],
+        str_from_instance=lambda present: [one_line(present.value)],
     )
 
 
@@ -161,10 +160,6 @@ def _kind(annotation: Any) -> str:
         else:
             kinds.append(names.get(get_origin(option) or option, "YAML"))
     return "|".join(kinds)
-
-
-def _one_line(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("...\n").strip()
 
 
 def check_options(tokens: Sequence[str], options: Sequence[str]) -> None:

@@ -80,7 +80,7 @@ def expand_contexts(contexts: Any) -> Any:
     for context in contexts:
         values = [value if isinstance(value, list | tuple) else [value] for value in context.values()]
         expanded += [dict(zip(context, combination, strict=True)) for combination in product(*values)]
-    return expanded
+    return tuple(expanded)
 
 
 class TrainingContextsConfig(Settings):
@@ -102,7 +102,10 @@ class TrainingContextsConfig(Settings):
         "A list of values stands for one context each.",
     )
     count: int = Field(
-        default=100, ge=1, description=f"Contexts that round_robin draws from `ranges`. {PROTOCOL}: 100."
+        default=100,
+        ge=1,
+        description="Contexts drawn once from `ranges`: with round_robin those trained in, with uniform those that "
+        f"stand for it when the agent is judged. {PROTOCOL}: 100.",
     )
     seed: int = Field(
         default=0, ge=0, description="Seed of the draw, so that runs of other seeds share the contexts."

@@ -13,7 +13,15 @@ from agents.files import atomic_write
 __all__ = ["RunFolder", "atomic_write"]
 
 # What may differ between a run and the command that continues it: none changes a number that was computed.
-MAY_CHANGE = ("name", "training.environment_steps", "training.keep_checkpoints")
+MAY_CHANGE = (
+    "name",
+    "contexts.evaluation.regions",
+    "training.environment_steps",
+    "training.keep_checkpoints",
+    "evaluation.episodes_per_context",
+    "evaluation.seed",
+    "evaluation.confidence",
+)
 
 
 class RunFolder:

@@ -1,0 +1,26 @@
+"""What every test needs: one thread, and no colored or wrapped output from the commands under test."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Two workers share two cores, and results must not depend on how many threads there are.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
+torch.set_flush_denormal(True)
+
+
+@pytest.fixture
+def repository() -> Path:
+    """Return the root of the repository."""
+    return REPOSITORY
+
+
+@pytest.fixture
+def command_environment() -> dict[str, str]:
+    """Return the environment variables with which a test starts a command in another working directory."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", "NO_COLOR": "1"}
