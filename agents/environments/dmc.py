@@ -137,7 +137,7 @@ class _NoDrawing:
 
 @contextmanager
 def _no_drawing(physics: Any) -> Iterator[None]:
-    """Keep a task from opening a window's worth of OpenGL at reset, as quadruped/escape does.
+    """Keep a task from loading OpenGL at reset, as quadruped/escape does to show its new terrain.
 
     A context that exists already is used, and one that is created later reads the whole model anyway.
     """
