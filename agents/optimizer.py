@@ -5,7 +5,6 @@ unit-wise norms of arXiv 2102.06171, LaProp of arXiv 2002.04839. A population's 
 dimension M, its counters and rates are [M]; norms are then per tensor *and* member.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,10 +24,10 @@ class StepNorms(NamedTuple):
 
 
 def laprop_step(
-    parameters: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    rms: Sequence[Tensor],
-    momentum: Sequence[Tensor],
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    rms: list[Tensor],
+    momentum: list[Tensor],
     count: Tensor,
     learning_rate: Tensor,
     clip: Tensor,
@@ -62,14 +61,14 @@ def laprop_step(
     return StepNorms(total, torch.stack(scales).amin(0))
 
 
-def tensor_norms(tensors: Sequence[Tensor], members: int) -> list[Tensor]:
+def tensor_norms(tensors: list[Tensor], members: int) -> list[Tensor]:
     """Euclidean norm of each tensor, per member where ``members`` leading dimensions stand for members."""
     if not members:
         return list(torch._foreach_norm(tensors))
     return [torch.linalg.vector_norm(tensor.flatten(members), dim=-1) for tensor in tensors]
 
 
-def multiply(tensors: Sequence[Tensor], factors: Sequence[Tensor]) -> list[Tensor]:
+def multiply(tensors: list[Tensor], factors: list[Tensor]) -> list[Tensor]:
     """New tensors, each times its factor [] or [M]."""
     shaped = [
         factor.reshape(factor.shape + (1,) * (tensor.dim() - factor.dim()))

@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def lambda_return(
-    reward: Float[Tensor, "T *N"],
-    discount: Float[Tensor, "T *N"],
-    trace: Float[Tensor, "T *N"] | Float[Tensor, ""],
-    bootstrap: Float[Tensor, "T *N"],
-) -> Float[Tensor, "T *N"]:
+    reward: Float[Tensor, " T *N"],
+    discount: Float[Tensor, " T *N"],
+    trace: Float[Tensor, " T *N"] | Float[Tensor, ""],
+    bootstrap: Float[Tensor, " T *N"],
+) -> Float[Tensor, " T *N"]:
     """Lambda-returns R_t = r_{t+1} + d_{t+1} ((1 - l_{t+1}) v_{t+1} + l_{t+1} R_{t+1}), R_T = v_T.
 
     All arguments belong to the state that is *arrived at*: entry t of each is what step t led to, so the result's
@@ -42,6 +42,13 @@ def update_return_range(
 
     Source: arXiv 2301.04104, equation 7; percentiles interpolate linearly.
     """
-    levels = torch.tensor([0.05, 0.95], dtype=returns.dtype, device=returns.device)
-    percentiles = torch.quantile(returns.detach().flatten(), levels)
-    return low + rate * (percentiles[0] - low), high + rate * (percentiles[1] - high)
+    ordered = returns.detach().flatten().sort().values
+    return low + rate * (_percentile(ordered, 5) - low), high + rate * (_percentile(ordered, 95) - high)
+
+
+def _percentile(ordered: Float[Tensor, " N"], percent: float) -> Float[Tensor, ""]:
+    """Interpolate linearly between sorted values (``torch.quantile`` falls back to a loop under vmap)."""
+    position = (ordered.shape[0] - 1) * percent / 100
+    below = int(position)
+    above = min(below + 1, ordered.shape[0] - 1)
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])

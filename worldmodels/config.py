@@ -89,9 +89,7 @@ class WorldModelConfig(BaseModel):
     posterior_layers: Width = Field(default=1, description="Layers of the posterior.")
     reward_layers: Width = Field(default=1, description="Layers of the reward head.")
     continue_layers: Width = Field(default=1, description="Layers of the continue head.")
-    bins: int = Field(
-        default=255, ge=3, description="Bins of the two-hot distributions of reward and value; odd."
-    )
+    bins: int = Field(default=255, ge=3, description="Bins of the two-hot distributions of reward and value; odd.")
     context: ContextPreset | ContextFlags = Field(
         default="crssm",
         description="Where the context enters: hidden (nowhere), concat (as an observation), crssm (everywhere but "

@@ -20,13 +20,13 @@ def symexp(x: Tensor) -> Tensor:
     return torch.sign(x) * torch.expm1(torch.abs(x))
 
 
-def symexp_bins(count: int) -> Float[Tensor, "K"]:
+def symexp_bins(count: int) -> Float[Tensor, " K"]:
     """Return ``count`` (odd) values symexp(linspace(-20, 20)), exactly antisymmetric around the middle one."""
     half = symexp(torch.linspace(-20.0, 0.0, (count - 1) // 2 + 1))
     return torch.cat([half, -half[:-1].flip(0)])
 
 
-def twohot_mean(logits: Float[Tensor, "*N K"], bins: Float[Tensor, "K"]) -> Float[Tensor, "*N"]:
+def twohot_mean(logits: Float[Tensor, "*N K"], bins: Float[Tensor, " K"]) -> Float[Tensor, "*N"]:
     """Expected value of the two-hot distribution.
 
     Bins of opposite sign are added in pairs, so that equal probabilities give exactly 0 although the largest
@@ -39,7 +39,7 @@ def twohot_mean(logits: Float[Tensor, "*N K"], bins: Float[Tensor, "K"]) -> Floa
 
 
 def twohot_loss(
-    logits: Float[Tensor, "*N K"], target: Float[Tensor, "*N"], bins: Float[Tensor, "K"]
+    logits: Float[Tensor, "*N K"], target: Float[Tensor, "*N"], bins: Float[Tensor, " K"]
 ) -> Float[Tensor, "*N"]:
     """Cross-entropy between the two-hot encoding of ``target`` (raw space, detached) and ``logits``.
 
@@ -100,6 +100,6 @@ def gumbel(shape: tuple[int, ...], generator: torch.Generator, device: torch.dev
     return draws.clamp_min_(1e-30).log_().neg_()
 
 
-def masked(x: Float[Tensor, "B *N"], keep: Bool[Tensor, "B"]) -> Float[Tensor, "B *N"]:
+def masked(x: Float[Tensor, " B *N"], keep: Bool[Tensor, " B"]) -> Float[Tensor, " B *N"]:
     """Zero the rows of x whose ``keep`` is false."""
     return torch.where(keep.view(-1, *[1] * (x.dim() - 1)), x, torch.zeros((), dtype=x.dtype, device=x.device))

@@ -52,7 +52,10 @@ class RSSM(nn.Module):
 
     def initial(self, batch: int, like: Tensor) -> dict[str, Tensor]:
         """Return the zero latent of ``batch`` sequences, in the dtype and on the device of ``like``."""
-        return {"deter": like.new_zeros(batch, self.deter), "stoch": like.new_zeros(batch, self.classes, self.stoch)}
+        return {
+            "deter": like.new_zeros(batch, self.deter),
+            "stoch": like.new_zeros(batch, self.classes, self.stoch),
+        }
 
     def embed_action(
         self, action: Float[Tensor, "*N A"], context: Float[Tensor, "*N F"] | None
@@ -89,9 +92,7 @@ class RSSM(nn.Module):
         """Logits of the next latent from the sequence model alone."""
         return self._logits(self.prior_out(self.prior(deter)))
 
-    def posterior_logits(
-        self, deter: Float[Tensor, "*N D"], tokens: Float[Tensor, "*N U"]
-    ) -> Float[Tensor, "*N C S"]:
+    def posterior_logits(self, deter: Float[Tensor, "*N D"], tokens: Float[Tensor, "*N U"]) -> Float[Tensor, "*N C S"]:
         """Logits of the latent given the observation's tokens."""
         return self._logits(self.posterior_out(self.posterior(torch.cat([deter, tokens], -1))))
 

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from worldmodels.config import WorldModelConfig
 from worldmodels.context import ContextSpec
-from worldmodels.distributions import categorical_kl, symexp, symexp_bins, symlog, twohot_loss, twohot_mean, unimix
+from worldmodels.distributions import (
+    categorical_kl,
+    symexp,
+    symexp_bins,
+    symlog,
+    twohot_loss,
+    twohot_mean,
+    unimix,
+)
 from worldmodels.layers import MLP, Head, Linear
 from worldmodels.rssm import RSSM
 
@@ -32,6 +40,10 @@ class WorldModel(nn.Module):
     Raises:
         ValueError: when an observation is not a vector.
     """
+
+    context_center: Tensor
+    context_half_width: Tensor
+    bins: Tensor
 
     def __init__(
         self,
@@ -112,7 +124,10 @@ class WorldModel(nn.Module):
         features = self.features(latent)
         decoded = {f"observation/{key}": symexp(value) for key, value in self.decode(latent, context).items()}
         reward = twohot_mean(self.reward_logits(features, context), self.bins)
-        return decoded | {"reward": reward, "continue": torch.sigmoid(self.continue_logits(features, context))}
+        return decoded | {
+            "reward": reward,
+            "continue": torch.sigmoid(self.continue_logits(features, context)),
+        }
 
     def losses(
         self,

@@ -51,9 +51,7 @@ class Actor(nn.Module):
             "deviation": spread * torch.sigmoid(raw["deviation"] + 2.0) + LOW_DEVIATION,
         }
 
-    def sample(
-        self, policy: dict[str, Tensor], noise: Float[Tensor, "*N A"] | None
-    ) -> Float[Tensor, "*N A"]:
+    def sample(self, policy: dict[str, Tensor], noise: Float[Tensor, "*N A"] | None) -> Float[Tensor, "*N A"]:
         """Draw actions without gradient: Gumbel noise for discrete ones, standard normal noise for continuous ones.
 
         Zero noise, or None, gives the mode.

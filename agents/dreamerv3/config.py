@@ -12,7 +12,9 @@ class Hyperparameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    learning_rate: float = Field(default=4e-5, gt=0.0, le=1.0, description=f"Step size of the optimizer. {SOURCE}: 4e-5.")
+    learning_rate: float = Field(
+        default=4e-5, gt=0.0, le=1.0, description=f"Step size of the optimizer. {SOURCE}: 4e-5."
+    )
     warmup: float = Field(
         default=1000.0, ge=0.0, description=f"Updates of linear warm-up, counted from 0. {SOURCE}: 1000."
     )
@@ -39,10 +41,16 @@ class Hyperparameters(BaseModel):
         default=1.0, ge=0.0, description="Weight of the critic's loss towards the slow critic's prediction."
     )
     slow_rate: float = Field(
-        default=0.02, gt=0.0, le=1.0, description="Rate of the moving average that makes the slow critic, per update."
+        default=0.02,
+        gt=0.0,
+        le=1.0,
+        description="Rate of the moving average that makes the slow critic, per update.",
     )
     return_rate: float = Field(
-        default=0.01, gt=0.0, le=1.0, description="Rate of the moving average of the return percentiles, per update."
+        default=0.01,
+        gt=0.0,
+        le=1.0,
+        description="Rate of the moving average of the return percentiles, per update.",
     )
     return_floor: float = Field(default=1.0, gt=0.0, description="Smallest scale that advantages are divided by.")
 

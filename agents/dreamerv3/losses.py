@@ -58,9 +58,7 @@ def imagination_losses(
     """
     value, continues = rollout["value"], rollout["continue"]
     returns = lambda_return(rollout["reward"][1:], continues[1:], hyperparameters["return_lambda"], value[1:])
-    low, high = update_return_range(
-        normalizer["low"], normalizer["high"], returns, hyperparameters["return_rate"]
-    )
+    low, high = update_return_range(normalizer["low"], normalizer["high"], returns, hyperparameters["return_rate"])
     scale = torch.maximum(high - low, hyperparameters["return_floor"])
     weight = torch.cumprod(continues, 0)
     advantage = (returns - value[:-1]) / scale
@@ -94,9 +92,7 @@ def replay_value_loss(
     discount = 1 - 1 / hyperparameters["discount_horizon"]
     alive = _float(~batch["is_terminal"], bootstrap) * discount
     trace = _float(~batch["is_last"], bootstrap) * hyperparameters["return_lambda"]
-    returns = lambda_return(
-        batch["reward"].mT[1:], alive.mT[1:], trace.mT[1:], bootstrap.detach().mT[1:]
-    ).mT
+    returns = lambda_return(batch["reward"].mT[1:], alive.mT[1:], trace.mT[1:], bootstrap.detach().mT[1:]).mT
     logits = networks.value_logits(features, context)
     with torch.no_grad():
         slow = networks.slow_value(features, context)
@@ -142,9 +138,7 @@ def update_trace(
 
 def total_loss(losses: Tree, hyperparameters: Tree) -> Float[Tensor, ""]:
     """Sum of the losses, each times its scale."""
-    return torch.stack(
-        [value * hyperparameters[f"{name.split('/')[0]}_scale"] for name, value in losses.items()]
-    ).sum()
+    return torch.stack([value * hyperparameters[f"{name.split('/')[0]}_scale"] for name, value in losses.items()]).sum()
 
 
 def objective(

@@ -16,7 +16,12 @@ from agents.dreamerv3 import ActionSpec, DreamerV3, DreamerV3Config
 from worldmodels.context import ContextSpec
 
 FOLDER = Path(__file__).parent / "fixtures"
-HEADS = {"rew": "world_model.reward", "con": "world_model.continuation", "val": "critic", "slowval": "slow_critic"}
+HEADS = {
+    "rew": "world_model.reward",
+    "con": "world_model.continuation",
+    "val": "critic",
+    "slowval": "slow_critic",
+}
 LAYERS = {
     "dynin0": "deter_in.linears.0",
     "dynin1": "stoch_in.linears.0",
@@ -90,9 +95,7 @@ class Reference:
                 "hyperparameters": {"learning_rate": settings["opt.lr"], "warmup": settings["opt.warmup"]},
             }
         )
-        self.agent = DreamerV3(
-            config, shapes, ActionSpec(self.actions, self.discrete), ContextSpec(), dtype=dtype
-        )
+        self.agent = DreamerV3(config, shapes, ActionSpec(self.actions, self.discrete), ContextSpec(), dtype=dtype)
         self.state = self.agent.initial_state(0)
         for branch in ("parameters", "slow"):
             for key, tensor in self.state[branch].items():
@@ -137,8 +140,10 @@ class Reference:
         return name in {f"{head}.mlp.linears.0.weight" for head in heads}
 
     def _class_major(self, value: Tensor, dim: int) -> Tensor:
-        return value.unflatten(dim, (self.stoch, self.classes)).transpose(dim - (dim < 0), dim + (dim >= 0)).flatten(
-            dim - (dim < 0), dim + (dim >= 0)
+        return (
+            value.unflatten(dim, (self.stoch, self.classes))
+            .transpose(dim - (dim < 0), dim + (dim >= 0))
+            .flatten(dim - (dim < 0), dim + (dim >= 0))
         )
 
     def latent(self, key: str) -> Tensor:
