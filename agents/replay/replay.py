@@ -319,7 +319,10 @@ class Replay:
             page_length = int(manifest["page_length"])
             capacity, pages, serials = int(manifest["capacity"]), manifest["pages"], manifest["serials"]
             needed = (-(-counters[0] // page_length)).tolist()
-            if not [len(names) for names in pages] == [len(numbers) for numbers in serials] == needed:
+            if (
+                not pages
+                or not [len(names) for names in pages] == [len(numbers) for numbers in serials] == needed
+            ):
                 raise ValueError("its pages do not match its lengths")
             next_serial = int(manifest["next_serial"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:

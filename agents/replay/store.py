@@ -46,7 +46,10 @@ class PageStore:
         return self._unused - len(self._free)
 
     def reserve(self, pages: int) -> None:
-        """Make the first segment ``pages`` pages large; without effect once the arena has any."""
+        """Make room for ``pages`` pages in one piece, from which sampling is fastest; only for a new arena.
+
+        A replay does so for itself alone. Who knows that there will be several members should ask for all.
+        """
         if self.storage.rows == 0:
             self._grow(pages)
 

@@ -163,7 +163,8 @@ class Members(RuleBasedStateMachine):
             for length in LENGTHS:
                 valid = naive.sequences(length)
                 assert replay.num_starts(length) == len(valid)
-                assert self.tools.all_sequences(replay, length) == valid
+                if length in (1, 6):  # the others would only take time
+                    assert self.tools.all_sequences(replay, length) == valid
 
     @invariant()
     def no_page_is_lost(self):
@@ -176,7 +177,7 @@ class Members(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-@pytest.mark.parametrize(("steps", "examples"), [(15, 60), (60, 30)])
+@pytest.mark.parametrize(("steps", "examples"), [(15, 60), (60, 20)])
 def test_members_equal_the_model(tools, steps, examples):
     Members.tools = tools
     chosen = settings(

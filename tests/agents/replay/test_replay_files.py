@@ -202,7 +202,8 @@ from agents.replay import Replay
 folder = Path(sys.argv[1])
 replay = Replay.load(json.loads((folder / "manifest.json").read_text()), folder / "pages")
 for number in range(90):
-    replay.append({key: np.full((2, *spec.shape), number % 50, spec.dtype) for key, spec in replay.specs.items()})
+    specs = replay.specs.items()
+    replay.append({key: np.full((2, *spec.shape), number % 50, spec.dtype) for key, spec in specs})
 renamed = 0
 def replace(source, target):
     global renamed
@@ -260,6 +261,7 @@ def changed(key, value):
     "change",
     [
         lambda manifest: manifest.clear(),
+        lambda manifest: manifest.update(pages=[], serials=[], length=[], unserved=[], open_episode=[]),
         changed("format", lambda _: 99),
         changed("length", lambda old: [old[0], 5]),
         changed("length", lambda old: [old[0], old[1] - 1]),
