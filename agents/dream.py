@@ -43,8 +43,8 @@ def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonEr
     Args:
         folder: the run's folder.
         episodes: how many to dream of, at least 1.
-        horizon: imagined steps, at least 1; no more than the longest episode has, shorter ones count as far as
-            they go.
+        horizon: imagined steps, at least 1; cut to what the longest episode has; shorter episodes count as
+            far as they go.
 
     Returns:
         Errors by horizon over all observation dimensions, under the true and the swapped context.
@@ -134,9 +134,7 @@ def _captions(
 def _table(overall: Sequence[HorizonErrors], run: str) -> Table:
     """Overall errors at a few horizons."""
     table = Table(title=f"Dream errors of {run}", title_justify="left", title_style="bold", box=box.SIMPLE)
-    table.caption = (
-        "root mean square over observation dimensions,\nin standard deviations; the episodes' median"
-    )
+    table.caption = "root mean square over observation dimensions,\nin standard deviations; median of episodes"
     table.caption_justify = "left"
     for name in ("horizon", "episodes", "true context", "swapped context"):
         table.add_column(name, justify="right")

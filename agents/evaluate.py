@@ -8,14 +8,12 @@ from rich.console import Console
 from agents.evaluation.episodes import TRAINING, choose_regions, list_jobs
 from agents.evaluation.progress import episode_progress
 from agents.evaluation.rollout import features_of, run_episodes
-from agents.evaluation.summary import RegionSummary, make_table, summarise, write_csv
+from agents.evaluation.summary import RegionSummary, make_table, summarize, write_csv
 from agents.run_folder import RunFolder, atomic_write
 from agents.training.build import configure_torch, load_agent, make_vector, training_contexts
 
 
-def evaluate(
-    folder: Path, episodes: int | None = None, regions: tuple[str, ...] | None = None
-) -> list[RegionSummary]:
+def evaluate(folder: Path, episodes: int | None = None, regions: tuple[str, ...] | None = None) -> list[RegionSummary]:
     """Run the kept agent greedily in fixed contexts and seeds; print a table and write ``evaluation.csv``.
 
     The seeds depend on ``evaluation.seed``, region, context and episode alone: agents that share the contexts
@@ -43,7 +41,7 @@ def evaluate(
         finished = run_episodes(agent, state, make, jobs, on_episode=on_episode)
     features = features_of(make)
     atomic_write(run.evaluation, write_csv(finished, features))
-    summaries = summarise(finished, features, seed=settings.seed, confidence=settings.confidence)
+    summaries = summarize(finished, features, seed=settings.seed, confidence=settings.confidence)
     console.print(make_table(summaries, features, f"Returns of {run.path.name}", settings.confidence))
     console.print(f"Every episode is in {run.evaluation}", soft_wrap=True)
     return summaries

@@ -61,7 +61,8 @@ def channels_of(
             continue
         size = int(np.prod(records[key].shape[1:], dtype=int))
         known = _DIMENSIONS.get((environment, name), ())
-        names = known if len(known) == size else [(f"{name}[{index}]", "") for index in range(size)]
+        numbered = [(f"{name}[{index}]" if size > 1 else name, "") for index in range(size)]
+        names = known if len(known) == size else numbered
         scale = (scales or {}).get(name, (1.0,) * size)
         channels += [Channel(key, index, *names[index], scale[index]) for index in range(size)]
     return (*channels, Channel("reward", 0, "reward", ""), Channel("continue", 0, "continue", "probability"))

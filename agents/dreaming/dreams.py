@@ -84,9 +84,7 @@ class HorizonErrors:
     upper: NDArray[np.float64]
 
 
-def collate(
-    episodes: Sequence[Mapping[str, NDArray]], length: int
-) -> tuple[dict[str, NDArray], NDArray[np.bool_]]:
+def collate(episodes: Sequence[Mapping[str, NDArray]], length: int) -> tuple[dict[str, NDArray], NDArray[np.bool_]]:
     """Stack the first ``length`` records of episodes, padded with zeros.
 
     Args:
@@ -175,7 +173,7 @@ def horizon_errors(dreams: Dreams) -> list[HorizonErrors]:
     for index, channel in enumerate(dreams.channels):
         for context in DREAM_CONTEXTS:
             difference = dreams.dreamt[context][:, OBSERVED:, index] - dreams.truth[:, OBSERVED:, index]
-            summaries.append(_summarise(channel, context, np.abs(difference)))
+            summaries.append(_summarize(channel, context, np.abs(difference)))
     return summaries
 
 
@@ -193,18 +191,16 @@ def overall_errors(dreams: Dreams) -> list[HorizonErrors]:
     summaries = []
     for context in DREAM_CONTEXTS:
         scaled = (dreams.dreamt[context][..., picked] - truth)[:, OBSERVED:] / deviation
-        summaries.append(_summarise(channel, context, np.sqrt(np.mean(scaled**2, axis=-1))))
+        summaries.append(_summarize(channel, context, np.sqrt(np.mean(scaled**2, axis=-1))))
     return summaries
 
 
-def _summarise(channel: Channel, context: str, errors: NDArray[np.float64]) -> HorizonErrors:
-    """Summarise errors [E, H] over the episodes that are not NaN."""
+def _summarize(channel: Channel, context: str, errors: NDArray[np.float64]) -> HorizonErrors:
+    """Summarize errors [E, H] over the episodes that are not NaN."""
     episodes = np.sum(~np.isnan(errors), axis=0)
     mean, lower, median, upper = np.full((4, errors.shape[1]), np.nan)
     alive = episodes > 0
     mean[alive] = np.nanmean(errors[:, alive], axis=0)
     if alive.any():
-        lower[alive], median[alive], upper[alive] = np.nanquantile(
-            errors[:, alive], [0.25, 0.5, 0.75], axis=0
-        )
+        lower[alive], median[alive], upper[alive] = np.nanquantile(errors[:, alive], [0.25, 0.5, 0.75], axis=0)
     return HorizonErrors(channel, context, episodes, mean, lower, median, upper)

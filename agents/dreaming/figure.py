@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 MAX_EXAMPLES = 3
 MAX_DIMENSIONS = 8
 
-# Okabe and Ito's colours: distinct for every common colour vision.
+_WIDTH, _ROW = 14.0, 1.32  # inches: of the picture, and height of a row of panels
+
+# Okabe and Ito's colors: distinct for every common color vision.
 _TRUTH = "#1c1c1c"
-_COLOURS = {"true": "#0072B2", "swapped": "#D55E00"}
+_COLORS = {"true": "#0072B2", "swapped": "#D55E00"}
 _STYLES: dict[str, Any] = {"true": "-", "swapped": (0, (4, 1.5))}
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.labelsize": 9.0,
@@ -65,36 +67,91 @@ def draw_dreams(dreams: Dreams, captions: Captions) -> bytes:
     """Draw the picture of E dreams of K channels; returns a PNG file's bytes."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with matplotlib.rc_context(STYLE):
+        buffer = io.BytesIO()
+        FigureCanvasAgg(make_figure(dreams, captions)).print_png(buffer, pil_kwargs={"optimize": True})
+    return buffer.getvalue()
+
+
+def make_figure(dreams: Dreams, captions: Captions) -> "Figure":
+    """Lay out the picture: examples on the left, errors by horizon on the right and below."""
     from matplotlib.figure import Figure
 
     rows = _shown_channels(dreams)
     examples = _example_episodes(dreams.truth)
     names = ("true", "swapped") if dreams.swap_matters else ("true",)
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(3.3 * len(examples) + 4.1, 1.32 * len(rows) + 4.3))
-        canvas = FigureCanvasAgg(figure)
-        height = figure.get_figheight()
-        outer = figure.add_gridspec(
-            2,
-            1,
-            height_ratios=[1.32 * len(rows), 1.75],
-            hspace=1.9 / height,
-            left=0.075,
-            right=0.985,
-            top=1 - 1.62 / height,
-            bottom=0.52 / height,
+    explanation = _explanation(dreams, captions.note)
+    titles = [_panel_title(captions, episode, names, _WIDTH / len(examples)) for episode in examples]
+    # Inches from the top to the first row: title and legend, explanation, contexts.
+    top = 1.0 + 0.19 * len(explanation) + 0.17 * max(map(len, titles))
+    height = top + _ROW * len(rows) + 2.9
+    figure = Figure(figsize=(_WIDTH, height))
+    outer = figure.add_gridspec(
+        2,
+        1,
+        height_ratios=[_ROW * len(rows), 1.75],
+        hspace=1.9 / height,
+        left=0.075,
+        right=0.985,
+        top=1 - top / height,
+        bottom=0.52 / height,
+    )
+    columns = outer[0].subgridspec(1, 2, width_ratios=[3.3, 1.0], wspace=0.15)
+    panels = columns[0].subgridspec(len(rows), len(examples), hspace=0.22, wspace=0.08)
+    _draw_examples(figure, panels, dreams, rows, examples, names)
+    for axes, title in zip(figure.axes[: len(examples)], titles, strict=True):
+        _write_title(axes, title)
+    errors = columns[1].subgridspec(len(rows), 1, hspace=0.22)
+    _draw_errors(figure, errors, dreams, rows, names)
+    _draw_overall(figure.add_subplot(outer[1]), dreams, names)
+    _draw_header(figure, captions.title, explanation, names)
+    return figure
+
+
+def _explanation(dreams: Dreams, note: str) -> list[str]:
+    """The lines under the title."""
+    episodes, steps = dreams.truth.shape[:2]
+    sentences = [
+        f"{OBSERVED} observed steps, then {steps - OBSERVED} imagined ones driven by the recorded actions",
+        f"errors are over {episodes} episodes",
+    ]
+    hidden = sum(c.key.startswith("observation/") for c in dreams.channels) - MAX_DIMENSIONS
+    if hidden > 0:
+        sentences.append(f"{hidden} more observation dimensions are in dream.csv")
+    lines = ["; ".join(sentences) + "."]
+    return [*lines, *textwrap.wrap(note + ".", 150)] if note else lines
+
+
+def _panel_title(captions: Captions, episode: int, names: Sequence[str], inches: float) -> list[tuple[str, str, str]]:
+    """Lines of text, color and weight above an example: its context and the swapped one."""
+    letters = int(9.6 * inches)
+    lines = [(line, _TRUTH, "bold") for line in _wrap_values(captions.contexts[episode], letters)]
+    if "swapped" in names:
+        text = f"swapped: {captions.swapped[episode]}"
+        lines += [(line, _COLORS["swapped"], "normal") for line in _wrap_values(text, letters)]
+    return lines
+
+
+def _wrap_values(text: str, letters: int) -> list[str]:
+    """Break a list of values into lines after commas only, so that numbers stay with names and units."""
+    together = text.replace(" ", "\xa0").replace(",\xa0", ", ")
+    return textwrap.wrap(together, letters)
+
+
+def _write_title(axes: "Axes", lines: Sequence[tuple[str, str, str]]) -> None:
+    """Write lines above a panel, the last one next to it."""
+    for place, (text, color, weight) in enumerate(reversed(lines)):
+        axes.annotate(
+            text,
+            (0, 1),
+            (0, 6 + 12 * place),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            color=color,
+            weight=weight,
+            fontsize=8.5,
         )
-        columns = outer[0].subgridspec(1, 2, width_ratios=[3.3 * len(examples), 3.0], wspace=0.15)
-        panels = columns[0].subgridspec(len(rows), len(examples), hspace=0.22, wspace=0.08)
-        _draw_examples(figure, panels, dreams, rows, examples, names)
-        _title_examples(figure, captions, examples, len(names) > 1)
-        errors = columns[1].subgridspec(len(rows), 1, hspace=0.22)
-        _draw_errors(figure, errors, dreams, rows, names)
-        _draw_overall(figure.add_subplot(outer[1]), dreams, names)
-        _draw_header(figure, captions, dreams, names, height)
-        buffer = io.BytesIO()
-        canvas.print_png(buffer, pil_kwargs={"optimize": True})
-    return buffer.getvalue()
 
 
 def _shown_channels(dreams: Dreams) -> list[int]:
@@ -123,6 +180,8 @@ def _draw_examples(
     names: Sequence[str],
 ) -> None:
     """One row per channel, one column per example episode; values over steps."""
+    from matplotlib.transforms import blended_transform_factory
+
     steps = dreams.truth.shape[1]
     for row, channel in enumerate(rows):
         limits = _limits(dreams, channel, examples)
@@ -138,7 +197,8 @@ def _draw_examples(
                 axes.set_xlabel("step")
             if column == 0:
                 axes.set_ylabel(_wrap(dreams.channels[channel].label))
-                axes.yaxis.set_label_coords(-0.2, 0.5)
+                place = blended_transform_factory(figure.transFigure, axes.transAxes)
+                axes.yaxis.set_label_coords(0.036, 0.5, transform=place)
 
 
 def _draw_lines(axes: "Axes", dreams: Dreams, episode: int, channel: int, names: Sequence[str]) -> None:
@@ -152,22 +212,10 @@ def _draw_lines(axes: "Axes", dreams: Dreams, episode: int, channel: int, names:
         values = dreams.dreamt[name][episode, :, channel]
         # The observed steps are the same under both contexts: drawn once, as part of the true dream.
         first = begin if name == "true" else OBSERVED - 1
-        axes.plot(steps[first:], values[first:], color=_COLOURS[name], linestyle=_STYLES[name], linewidth=1.4)
+        axes.plot(steps[first:], values[first:], color=_COLORS[name], linestyle=_STYLES[name], linewidth=1.4)
     records = int((~np.isnan(truth)).sum())
     if records < len(truth):  # the episode ended before the dream's horizon
         axes.plot(records - 1, truth[records - 1], "o", color=_TRUTH, markersize=4.5)
-
-
-def _title_examples(figure: "Figure", captions: Captions, examples: Sequence[int], swapped: bool) -> None:
-    """Contexts above the first row's panels, the swapped one in its dream's colour."""
-    for axes, episode in zip(figure.axes[: len(examples)], examples, strict=True):
-        place: dict[str, Any] = {"transform": axes.transAxes, "fontsize": 8.5}
-        if swapped:
-            text = f"swapped: {captions.swapped[episode]}"
-            axes.text(0, 1.07, text, color=_COLOURS["swapped"], **place)
-        axes.text(
-            0, 1.24 if swapped else 1.07, captions.contexts[episode], color=_TRUTH, weight="bold", **place
-        )
 
 
 def _limits(dreams: Dreams, channel: int, examples: Sequence[int]) -> tuple[float, float]:
@@ -186,9 +234,7 @@ def _limits(dreams: Dreams, channel: int, examples: Sequence[int]) -> tuple[floa
     return low - margin, high + margin
 
 
-def _draw_errors(
-    figure: "Figure", panels: Any, dreams: Dreams, rows: Sequence[int], names: Sequence[str]
-) -> None:
+def _draw_errors(figure: "Figure", panels: Any, dreams: Dreams, rows: Sequence[int], names: Sequence[str]) -> None:
     """One row per channel: absolute error by horizon, median and quartiles over episodes."""
     errors = horizon_errors(dreams)
     for row, channel in enumerate(rows):
@@ -221,35 +267,24 @@ def _draw_overall(axes: "Axes", dreams: Dreams, names: Sequence[str]) -> None:
 def _draw_band(axes: "Axes", errors: HorizonErrors) -> None:
     """Median line and quartile band of one dream context."""
     horizon = np.arange(1, len(errors.median) + 1)
-    colour = _COLOURS[errors.context]
-    axes.fill_between(horizon, errors.lower, errors.upper, color=colour, alpha=0.18, linewidth=0)
-    axes.plot(horizon, errors.median, color=colour, linestyle=_STYLES[errors.context], linewidth=1.6)
+    color = _COLORS[errors.context]
+    axes.fill_between(horizon, errors.lower, errors.upper, color=color, alpha=0.18, linewidth=0)
+    axes.plot(horizon, errors.median, color=color, linestyle=_STYLES[errors.context], linewidth=1.6)
     axes.set_xlim(1, max(len(horizon), 2))
 
 
-def _draw_header(
-    figure: "Figure", captions: Captions, dreams: Dreams, names: Sequence[str], height: float
-) -> None:
-    """Title, one line of explanation and the legend, at distances in inches from the top."""
+def _draw_header(figure: "Figure", title: str, explanation: Sequence[str], names: Sequence[str]) -> None:
+    """Title, explanation and legend, at distances in inches from the top."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    episodes, steps = dreams.truth.shape[:2]
-    figure.text(0.02, 1 - 0.33 / height, captions.title, fontsize=14, weight="bold", color=_TRUTH)
-    lines = [
-        f"{OBSERVED} observed steps, then {steps - OBSERVED} imagined ones driven by the recorded actions; "
-        f"errors over {episodes} episodes"
-    ]
-    hidden = sum(c.key.startswith("observation/") for c in dreams.channels) - MAX_DIMENSIONS
-    if hidden > 0:
-        lines.append(f"{hidden} more observation dimensions are in dream.csv")
-    lines += [captions.note] if captions.note else []
-    figure.text(0.02, 1 - 0.6 / height, ". ".join(lines) + ".", fontsize=9.5, color="#444444")
+    height = figure.get_figheight()
+    figure.text(0.02, 1 - 0.33 / height, title, fontsize=14, weight="bold", color=_TRUTH)
+    for place, line in enumerate(explanation):
+        figure.text(0.02, 1 - (0.6 + 0.19 * place) / height, line, fontsize=9.5, color="#444444")
     words = {"true": "dream, true context", "swapped": "dream, swapped context"}
     handles: list[Any] = [Line2D([], [], color=_TRUTH, linewidth=2.2, label="what happened")]
-    handles += [
-        Line2D([], [], color=_COLOURS[n], linestyle=_STYLES[n], linewidth=1.6, label=words[n]) for n in names
-    ]
+    handles += [Line2D([], [], color=_COLORS[n], linestyle=_STYLES[n], linewidth=1.6, label=words[n]) for n in names]
     handles += [
         Patch(color="#ececec", label="observed steps, before the dream"),
         Patch(color="#999999", alpha=0.35, linewidth=0, label="middle half of the episodes"),
@@ -257,7 +292,7 @@ def _draw_header(
     figure.legend(
         handles=handles,
         loc="upper left",
-        bbox_to_anchor=(0.012, 1 - 0.66 / height),
+        bbox_to_anchor=(0.012, 1 - (0.47 + 0.19 * len(explanation)) / height),
         ncols=len(handles),
         columnspacing=1.8,
         handlelength=2.4,

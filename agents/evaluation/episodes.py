@@ -44,9 +44,7 @@ def evaluation_seed(seed: int, region: str, context_id: int, episode: int) -> in
     return 2**31 + seed_for(seed, f"evaluation/{region}", context_id, episode) % 2**31
 
 
-def choose_regions(
-    regions: Regions, names: Sequence[str] | None, run: str
-) -> dict[str, Sequence[Mapping[str, float]]]:
+def choose_regions(regions: Regions, names: Sequence[str] | None, run: str) -> dict[str, Sequence[Mapping[str, float]]]:
     """Return the named regions, or all of them for None, in the order of ``regions``.
 
     Raises:

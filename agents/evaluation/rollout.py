@@ -20,7 +20,7 @@ from agents.environments import Feature, Reset, VectorEnvironment
 from agents.evaluation.episodes import Job
 
 #: E, the rows of the agent's batch and the most environments that are used.
-ROWS = 64
+ROWS = 128
 
 
 class ActingAgent(Protocol):

@@ -47,10 +47,10 @@ class RegionSummary:
     worst_context: Mapping[str, float]
 
 
-def summarise(
+def summarize(
     episodes: Sequence[Episode], features: Sequence[Feature], *, seed: int, confidence: float
 ) -> list[RegionSummary]:
-    """Summarise every region, in the order in which the episodes name them.
+    """Summarize every region, in the order in which the episodes name them.
 
     Args:
         episodes: any number of them per context.
@@ -66,9 +66,7 @@ def summarise(
         strata = [[episode.episode_return for episode in group] for group in contexts.values()]
         pooled = np.concatenate(strata)
         intervals = [
-            bootstrap_interval(
-                strata, statistic, numpy_generator(seed, f"bootstrap/{region}"), confidence=confidence
-            )
+            bootstrap_interval(strata, statistic, numpy_generator(seed, f"bootstrap/{region}"), confidence=confidence)
             for statistic in (mean, interquartile_mean)
         ]
         worst, worst_return = worst_stratum(strata)
@@ -108,9 +106,7 @@ def write_csv(episodes: Sequence[Episode], features: Sequence[Feature]) -> bytes
     return text.getvalue().encode()
 
 
-def make_table(
-    summaries: Sequence[RegionSummary], features: Sequence[Feature], title: str, confidence: float
-) -> Table:
+def make_table(summaries: Sequence[RegionSummary], features: Sequence[Feature], title: str, confidence: float) -> Table:
     """Lay out the summaries for printing, to fit 80 columns; values at their default are not named."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
     interval = f"{100 * confidence:g}% interval"

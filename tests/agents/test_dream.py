@@ -77,9 +77,7 @@ def test_truth_is_what_the_environment_does(run):
         truth = [float(row["truth"]) for row in rows if row["key"] == "observation/state"][dimension::4]
         np.testing.assert_allclose(truth, np.stack(states)[:, dimension], rtol=1e-5)
     assert [float(row["truth"]) for row in rows if row["key"] == "reward"] == rewards
-    assert [float(row["truth"]) for row in rows if row["key"] == "continue"] == [
-        float(not end) for end in terminated
-    ]
+    assert [float(row["truth"]) for row in rows if row["key"] == "continue"] == [float(not end) for end in terminated]
 
 
 def test_errors_are_those_of_the_values(run):
@@ -88,9 +86,7 @@ def test_errors_are_those_of_the_values(run):
     for column, context in (("dream_true_context", "true"), ("dream_swapped_context", "swapped")):
         for horizon in (1, 4):
             difference = [
-                abs(float(row[column]) - float(row["truth"]))
-                for row in angle
-                if int(row["step"]) == 4 + horizon
+                abs(float(row[column]) - float(row["truth"])) for row in angle if int(row["step"]) == 4 + horizon
             ]
             (error,) = [
                 row

@@ -14,7 +14,7 @@ from agents.errors import UserError
 from agents.evaluate import evaluate
 from agents.evaluation.episodes import Job, evaluation_seed
 from agents.evaluation.rollout import Episode
-from agents.evaluation.summary import describe_context, make_table, summarise, write_csv
+from agents.evaluation.summary import describe_context, make_table, summarize, write_csv
 from agents.run_folder import RunFolder
 
 
@@ -81,7 +81,7 @@ def test_summary_by_hand():
         for index, values in returns.items()
         for seed, value in enumerate(values)
     ]
-    (summary,) = summarise(episodes, features, seed=0, confidence=0.9)
+    (summary,) = summarize(episodes, features, seed=0, confidence=0.9)
     assert (summary.region, summary.contexts, summary.episodes) == ("training", 2, 8)
     assert summary.mean == 62.5
     assert summary.iqm == (30 + 40 + 100 + 100) / 4
@@ -92,7 +92,7 @@ def test_summary_by_hand():
         "region,context_id,gravity,length,seed,episode_return,episode_length",
         "training,0,9.8,0.5,0,10.0,10",
     ]
-    (lonely,) = summarise(episodes[:1], features, seed=0, confidence=0.9)
+    (lonely,) = summarize(episodes[:1], features, seed=0, confidence=0.9)
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(make_table([summary, lonely], features, "Returns", 0.9))
     text = console.export_text()

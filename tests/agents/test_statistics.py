@@ -61,8 +61,8 @@ def test_differences_between_strata_do_not_widen_the_interval():
 
 
 def test_stratified_width_matches_theory():
-    # The bootstrap's standard error of the mean of C strata of n values is sqrt(sum of variances / n) / C, with
-    # variances that divide by n; a 95% interval is 2 * 1.96 of them wide.
+    # The bootstrap's standard error of the mean of C strata of n values is sqrt(sum of variances / n) / C,
+    # variances dividing by n; a 95% interval is 2 * 1.96 of them wide.
     generator = np.random.default_rng(1)
     strata = [generator.normal(10 * index, 1 + index, size=40) for index in range(5)]
     low, high = bootstrap_interval(strata, mean, generator, resamples=40_000)

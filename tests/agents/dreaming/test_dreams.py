@@ -124,9 +124,7 @@ def test_truth_is_the_record_and_ends_with_it(episodes, channels):
     dreams = dream_episodes(ExactAgent(), None, episodes, swap(episodes, [1, 1, 1]), channels, horizon=20)
     for index, episode in enumerate(episodes):
         records = min(len(episode["reward"]), OBSERVED + 20)
-        np.testing.assert_array_equal(
-            dreams.truth[index, :records, :2], episode["observation/state"][:records]
-        )
+        np.testing.assert_array_equal(dreams.truth[index, :records, :2], episode["observation/state"][:records])
         np.testing.assert_array_equal(dreams.truth[index, :records, 2], episode["reward"][:records])
         np.testing.assert_array_equal(dreams.truth[index, :records, 3], ~episode["is_terminal"][:records])
         assert np.isnan(dreams.truth[index, records:]).all()
@@ -188,9 +186,7 @@ def test_overall_error_by_hand():
     truth[0, :, 1] = [4, -4, 4, -4, 4, -4]  # standard deviation 4
     dreamt = truth.copy()
     dreamt[0, -1] += [3, 16]  # 3 and 4 standard deviations: root mean square is sqrt(12.5)
-    errors = overall_errors(
-        Dreams((*channels, Channel("reward", 0, "reward", "")), *_with_reward(truth, dreamt))
-    )
+    errors = overall_errors(Dreams((*channels, Channel("reward", 0, "reward", "")), *_with_reward(truth, dreamt)))
     assert errors[0].mean == pytest.approx(np.sqrt(12.5))
     assert errors[1].mean == 0
 
@@ -212,7 +208,7 @@ def test_channel_names():
     }
     labels = [channel.label for channel in channels_of("cartpole", records)]
     assert labels == [
-        "height[0]",
+        "height",
         "cart position [m]",
         "cart velocity [m/s]",
         "pole angle [rad]",

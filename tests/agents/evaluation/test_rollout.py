@@ -59,9 +59,7 @@ def play(job):
 @pytest.mark.parametrize("rows", [1, 4, 64])
 def test_episodes_equal_a_plain_loop(rows):
     done = []
-    episodes = run_episodes(
-        LeaningAgent(), None, make, JOBS, record=True, rows=rows, on_episode=lambda: done.append(1)
-    )
+    episodes = run_episodes(LeaningAgent(), None, make, JOBS, record=True, rows=rows, on_episode=lambda: done.append(1))
     assert [episode.job for episode in episodes] == JOBS
     assert len(done) == len(JOBS)
     assert len({episode.length for episode in episodes}) > 3, "the test needs different episodes"
@@ -108,9 +106,7 @@ def test_max_steps_cuts_records():
 
 @pytest.fixture(scope="module")
 def dreamer():
-    config = DreamerV3Config(
-        world_model=WorldModelConfig(deter=32, hidden=16, stoch=4, classes=4, units=16, blocks=4)
-    )
+    config = DreamerV3Config(world_model=WorldModelConfig(deter=32, hidden=16, stoch=4, classes=4, units=16, blocks=4))
     features = make().features
     names = tuple(feature.name for feature in features)
     low, high = (tuple(scale * feature.default for feature in features) for scale in (0.5, 1.5))
