@@ -28,7 +28,7 @@ train: $(STAMP)
 	$(BIN)/dreamtune train $(CONFIG) --run $(RUN) $(ARGS)
 	$(BIN)/dreamtune evaluate $(RUN)
 	$(BIN)/dreamtune dream $(RUN)
-	@printf '\n'; find $(RUN) -maxdepth 2 \( -name evaluation.csv -printf 'table  %p\n' -o -name '*.png' -path '*dream*' -printf 'dream  %p\n' -o -name '*.png' -printf 'curve  %p\n' \) | sort -r
+	@printf '\ntable  %s\ncurve  %s\ndream  %s\n' $(RUN)/evaluation.csv $(RUN)/curve.png $(RUN)/dream/dream.png
 
 test: check
 	$(BIN)/python -m pytest -n 2
@@ -39,7 +39,9 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -p no:xdist
+	@mkdir -p .benchmarks
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -p no:xdist --benchmark-json=.benchmarks/latest.json
+	@echo; echo "results  $$(ls tests/benchmarks/results/*.csv | tr '\n' ' ')"
 
 # Without local version labels such as +cpu, so that the pins hold for every build of torch.
 lock: $(STAMP)

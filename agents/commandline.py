@@ -45,13 +45,13 @@ def _fail(message: str) -> int:
     return 2
 
 
-def call(function: Callable[..., object], tokens: Sequence[str], *, prog: str) -> None:
-    """Call a function with the arguments of a command line, all of them checked before it begins.
+def bind(function: Callable[..., object], tokens: Sequence[str], *, prog: str) -> Callable[[], object]:
+    """Return the call of a function with the arguments of a command line, all of them checked.
 
     Required parameters are positional arguments, the others options; their help is the function's docstring.
 
     Args:
-        function: what to call, its parameters annotated.
+        function: what shall be called, its parameters annotated.
         tokens: the command line after the command.
         prog: the command, such as "dreamtune dream".
 
@@ -65,19 +65,19 @@ def call(function: Callable[..., object], tokens: Sequence[str], *, prog: str) -
 
     check_options(tokens, list(inspect.signature(function).parameters))
     positional, named = parse(capture, tokens, prog=prog)
-    function(*positional, **named)
+    return functools.partial(function, *positional, **named)
 
 
 @dataclass(frozen=True)
 class TrainArguments:
     """Train an agent; the same command again, or --resume, goes on where it stopped."""
 
-    config: Annotated[Positional[str | None], arg(help="a name such as cartpole, or a YAML file")]
+    config: Annotated[Positional[str | None], arg(metavar="NAME|FILE")]
     """A name such as cartpole (configs/cartpole.yaml here, else the shipped one), or a YAML file."""
-    run: Path | None
-    """The run folder; runs/<name> unless given."""
-    resume: Path | None
-    """Go on in this run folder; without a configuration, with the one it was begun with."""
+    run: Annotated[Path | None, arg(metavar="FOLDER")]
+    """The run folder; null: runs/<name>."""
+    resume: Annotated[Path | None, arg(metavar="FOLDER")]
+    """Go on in this run folder; without NAME or FILE, with the configuration it was begun with."""
     settings: Annotated[RunConfig, arg(name="")]
     """Any field of the configuration by its path, its value as in YAML."""
 
@@ -103,9 +103,7 @@ def parse_train(tokens: Sequence[str]) -> tuple[RunConfig, Path]:
     elif help_wanted:
         path = None
     else:
-        raise UserError(
-            "command line: name a configuration first, such as `dreamtune train cartpole`, or use --resume"
-        )
+        raise UserError("command line: name a configuration first, such as `dreamtune train cartpole`, or use --resume")
     data = {} if path is None else read_yaml(path)
     config = validate(data, str(path))
     check_options(tokens, [*settings(config), "run", "resume"])
@@ -133,14 +131,14 @@ def evaluate_command(tokens: Sequence[str]) -> None:
     """`dreamtune evaluate`: the arguments are those of `agents.evaluate.evaluate`."""
     from agents.evaluate import evaluate
 
-    call(evaluate, tokens, prog="dreamtune evaluate")
+    bind(evaluate, tokens, prog="dreamtune evaluate")()
 
 
 def dream_command(tokens: Sequence[str]) -> None:
     """`dreamtune dream`: the arguments are those of `agents.dream.dream`."""
     from agents.dream import dream
 
-    call(dream, tokens, prog="dreamtune dream")
+    bind(dream, tokens, prog="dreamtune dream")()
 
 
 def _option(tokens: Sequence[str], option: str) -> str | None:

@@ -43,9 +43,7 @@ class Given:
     value: Any
 
 
-def parse_overrides(
-    data: Mapping[str, Any], config: RunConfig, tokens: Sequence[str], source: str
-) -> RunConfig:
+def parse_overrides(data: Mapping[str, Any], config: RunConfig, tokens: Sequence[str], source: str) -> RunConfig:
     """Return a configuration with a command line's settings in the place of the file's.
 
     Args:
@@ -105,15 +103,11 @@ def _settings_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
     for name, field in type(model).model_fields.items():
         if is_group(model, name):
             value = getattr(model, name)
-            fields.append(
-                StructFieldSpec(name=name, type=type(value), default=value, helptext=field.description)
-            )
+            fields.append(StructFieldSpec(name=name, type=type(value), default=value, helptext=field.description))
         else:
             annotation: Any = Annotated[Any, _yaml_values(name, field.annotation)]
             default = Present(present[name])
-            fields.append(
-                StructFieldSpec(name=name, type=annotation, default=default, helptext=field.description)
-            )
+            fields.append(StructFieldSpec(name=name, type=annotation, default=default, helptext=field.description))
     return StructConstructorSpec(instantiate=dict, fields=tuple(fields))
 
 
@@ -130,7 +124,7 @@ def _yaml_values(name: str, annotation: Any) -> PrimitiveConstructorSpec[Any]:
         metavar=_kind(annotation),
         instance_from_str=read,
         is_instance=lambda _: True,
-        str_from_instance=lambda present: [one_line(present.value)],
+        str_from_instance=lambda present: [_shortened(one_line(present.value))],  # for the help
     )
 
 
@@ -160,6 +154,10 @@ def _kind(annotation: Any) -> str:
         else:
             kinds.append(names.get(get_origin(option) or option, "YAML"))
     return "|".join(kinds)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def check_options(tokens: Sequence[str], options: Sequence[str]) -> None:
