@@ -88,9 +88,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file; name a YAML configuration") from error
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); name a readable YAML configuration"
-        ) from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); name a readable YAML configuration") from error
     data = parse_yaml(text, str(path))
     if data is None:
         return {}
@@ -115,9 +113,7 @@ def find_config(name_or_path: str) -> Path:
     if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
         path = Path(name_or_path)
         if not path.is_file():
-            raise UserError(
-                f"{path}: no such file; name a YAML configuration, or one of: {', '.join(_names())}"
-            )
+            raise UserError(f"{path}: no such file; name a YAML configuration, or one of: {', '.join(_names())}")
         return path
     for folder in (Path("configs"), shipped_configs()):
         path = folder / f"{name_or_path}.yaml"
@@ -130,9 +126,7 @@ def find_config(name_or_path: str) -> Path:
 
 
 def _names() -> list[str]:
-    return sorted(
-        {path.stem for folder in (Path("configs"), shipped_configs()) for path in folder.glob("*.yaml")}
-    )
+    return sorted({path.stem for folder in (Path("configs"), shipped_configs()) for path in folder.glob("*.yaml")})
 
 
 def suggestion(word: str, words: Sequence[str], prefix: str = "") -> str:
@@ -188,9 +182,7 @@ def _first(errors: list[ErrorDetails]) -> ErrorDetails:
     if not isinstance(first["input"], dict):
         return first
     field = first["loc"][:-1]
-    return max(
-        (error for error in errors if error["loc"][: len(field)] == field), key=lambda e: len(e["loc"])
-    )
+    return max((error for error in errors if error["loc"][: len(field)] == field), key=lambda e: len(e["loc"]))
 
 
 def _whole(data: Any) -> Any:
@@ -250,11 +242,7 @@ def _locate(loc: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel] | No
                 break
             annotation: Any = field.annotation
             options = [annotation, *get_args(annotation)]
-            kinds = {
-                kind.__name__: kind
-                for kind in options
-                if isinstance(kind, type) and issubclass(kind, BaseModel)
-            }
+            kinds = {kind.__name__: kind for kind in options if isinstance(kind, type) and issubclass(kind, BaseModel)}
             model = annotation if annotation in kinds.values() else None
             description = field.description
         elif part in kinds:
@@ -284,11 +272,7 @@ def _lines(group: BaseModel, indent: str = "") -> Iterator[str]:
 
 def one_line(value: Any) -> str:
     """Return a setting's value as YAML on one line."""
-    return (
-        yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False)
-        .removesuffix("...\n")
-        .strip()
-    )
+    return yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False).removesuffix("...\n").strip()
 
 
 def settings(config: BaseModel) -> dict[str, Any]:
@@ -328,11 +312,7 @@ def check_contexts(config: RunConfig, source: str) -> None:
     finally:
         environment.close()
     training = config.contexts.training
-    places = [
-        ("contexts.training.ranges", {name: value})
-        for name, pair in training.ranges.items()
-        for value in pair
-    ]
+    places = [("contexts.training.ranges", {name: value}) for name, pair in training.ranges.items() for value in pair]
     places += [("contexts.training.contexts", context) for context in training.contexts]
     for region, contexts in config.contexts.evaluation.regions.items():
         places += [(f"contexts.evaluation.regions.{region}", context) for context in contexts]

@@ -46,8 +46,7 @@ class EnvironmentConfig(Settings):
     )
     observation_scale: dict[str, tuple[float, ...]] | None = Field(
         default=None,
-        description="By observation key, the positive numbers, in its units, that divide its elements; "
-        "null: none.",
+        description="By observation key, the positive numbers, in its units, that divide its elements; null: none.",
     )
 
     @field_validator("features")
@@ -59,9 +58,7 @@ class EnvironmentConfig(Settings):
 
     @field_validator("observation_scale")
     @classmethod
-    def _scales_are_positive(
-        cls, scale: dict[str, tuple[float, ...]] | None
-    ) -> dict[str, tuple[float, ...]] | None:
+    def _scales_are_positive(cls, scale: dict[str, tuple[float, ...]] | None) -> dict[str, tuple[float, ...]] | None:
         for key, numbers in (scale or {}).items():
             if not numbers or min(numbers) <= 0.0:
                 raise ValueError(f"the numbers for {key!r} must all be > 0")
@@ -107,9 +104,7 @@ class TrainingContextsConfig(Settings):
         description="Contexts drawn once from `ranges`: with round_robin those trained in, with uniform those that "
         f"stand for it when the agent is judged. {PROTOCOL}: 100.",
     )
-    seed: int = Field(
-        default=0, ge=0, description="Seed of the draw, so that runs of other seeds share the contexts."
-    )
+    seed: int = Field(default=0, ge=0, description="Seed of the draw, so that runs of other seeds share the contexts.")
 
     _expand = field_validator("contexts", mode="before")(expand_contexts)
 
@@ -164,9 +159,7 @@ class EvaluationContextsConfig(Settings):
     ) -> dict[str, tuple[dict[str, float], ...]]:
         for region, contexts in regions.items():
             if region == "training":
-                raise ValueError(
-                    "the region 'training' is always that of the training contexts; choose another name"
-                )
+                raise ValueError("the region 'training' is always that of the training contexts; choose another name")
             if not contexts:
                 raise ValueError(f"the region {region!r} needs at least one context")
         return regions
@@ -187,9 +180,7 @@ class ReplayConfig(Settings):
     """The paged replay buffer."""
 
     capacity: int = Field(default=1_000_000, ge=1, description=f"Records kept, >= 1. {REFERENCE}: 5,000,000.")
-    page_length: int = Field(
-        default=1024, ge=1, description="Records per page, the unit of eviction and of files."
-    )
+    page_length: int = Field(default=1024, ge=1, description="Records per page, the unit of eviction and of files.")
     storage: Literal["ram", "mmap"] = Field(
         default="ram",
         description="ram: in memory; mmap: in files of the run folder, for more records than memory.",
@@ -209,16 +200,12 @@ class TrainingConfig(Settings):
         ge=1,
         description="Policy steps between two validations and checkpoints; divides environment_steps.",
     )
-    start_steps: int = Field(
-        default=1_024, ge=1, description=f"Records before training starts. {REFERENCE}: 1,024."
-    )
+    start_steps: int = Field(default=1_024, ge=1, description=f"Records before training starts. {REFERENCE}: 1,024.")
     train_ratio: float = Field(
         default=512.0, gt=0.0, description=f"Replayed steps per policy step, > 0. {PROTOCOL}: 512."
     )
     batch_size: int = Field(default=16, ge=1, description=f"Sequences per update. {REFERENCE}: 16.")
-    batch_length: int = Field(
-        default=64, ge=2, description=f"Time steps per sequence, >= 2. {REFERENCE}: 64."
-    )
+    batch_length: int = Field(default=64, ge=2, description=f"Time steps per sequence, >= 2. {REFERENCE}: 64.")
     threads: int = Field(
         default=1, ge=1, description="Threads of a torch operation; small networks are fastest with 1."
     )
@@ -227,12 +214,9 @@ class TrainingConfig(Settings):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
-        description=f"Numbers that the networks compute in; the parameters are float32. {REFERENCE}: "
-        "bfloat16.",
+        description=f"Numbers that the networks compute in; the parameters are float32. {REFERENCE}: bfloat16.",
     )
-    keep_checkpoints: int = Field(
-        default=2, ge=1, description="Latest checkpoints kept beside the best one, >= 1."
-    )
+    keep_checkpoints: int = Field(default=2, ge=1, description="Latest checkpoints kept beside the best one, >= 1.")
 
 
 class EvaluationConfig(Settings):
@@ -248,9 +232,7 @@ class EvaluationConfig(Settings):
         ge=1,
         description=f"Episodes of every context when the kept agent is judged. {PROTOCOL}: 50.",
     )
-    seed: int = Field(
-        default=0, ge=0, description="Seed of the judged episodes, which no training seed shares."
-    )
+    seed: int = Field(default=0, ge=0, description="Seed of the judged episodes, which no training seed shares.")
     confidence: float = Field(
         default=0.95, gt=0.0, lt=1.0, description="Coverage of the bootstrap intervals, in (0, 1)."
     )
@@ -266,15 +248,11 @@ class RunConfig(Settings):
     )
     seed: int = Field(default=0, ge=0, description="Seed of everything random in the run, >= 0.")
     environment: EnvironmentConfig = Field(default_factory=EnvironmentConfig, description="The environment.")
-    contexts: ContextsConfig = Field(
-        default_factory=ContextsConfig, description="Contexts of training and evaluation."
-    )
+    contexts: ContextsConfig = Field(default_factory=ContextsConfig, description="Contexts of training and evaluation.")
     agent: DreamerV3Config = Field(default_factory=DreamerV3Config, description="The agent.")
     replay: ReplayConfig = Field(default_factory=ReplayConfig, description="The replay buffer.")
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="How the agent is trained.")
-    evaluation: EvaluationConfig = Field(
-        default_factory=EvaluationConfig, description="How the agent is judged."
-    )
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="How the agent is judged.")
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:

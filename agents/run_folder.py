@@ -79,19 +79,13 @@ class RunFolder:
         folder = cls(path)
         try:
             if not folder.path.is_dir():
-                raise UserError(
-                    f"{path}: no such run folder; name the folder of a run, such as runs/cartpole"
-                )
+                raise UserError(f"{path}: no such run folder; name the folder of a run, such as runs/cartpole")
             os.listdir(folder.path)
             exists = folder.config_file.is_file()
         except OSError as error:
-            raise UserError(
-                f"{path}: cannot be read ({error.strerror}); name a readable run folder"
-            ) from error
+            raise UserError(f"{path}: cannot be read ({error.strerror}); name a readable run folder") from error
         if not exists:
-            raise UserError(
-                f"{path}: not a run folder, it has no config.yaml; name a folder that `train` made"
-            )
+            raise UserError(f"{path}: not a run folder, it has no config.yaml; name a folder that `train` made")
         folder.config()
         return folder
 
@@ -106,13 +100,10 @@ class RunFolder:
         try:
             # Hidden files may be left of a process that was killed before it had written the configuration.
             occupied = folder.path.exists() and (
-                not folder.path.is_dir()
-                or any(not entry.name.startswith(".") for entry in folder.path.iterdir())
+                not folder.path.is_dir() or any(not entry.name.startswith(".") for entry in folder.path.iterdir())
             )
         except OSError as error:
-            raise UserError(
-                f"{path}: cannot be read ({error.strerror}); choose another folder with --run"
-            ) from error
+            raise UserError(f"{path}: cannot be read ({error.strerror}); choose another folder with --run") from error
         if not occupied:
             save_config(config, folder.config_file)
             return folder
@@ -121,9 +112,7 @@ class RunFolder:
         different = differences(there, config)
         refused = {key: values for key, values in different.items() if key not in MAY_CHANGE}
         if refused:
-            told = ", ".join(
-                f"{key} ({_short(old)} there, {_short(new)} now)" for key, (old, new) in refused.items()
-            )
+            told = ", ".join(f"{key} ({_short(old)} there, {_short(new)} now)" for key, (old, new) in refused.items())
             raise UserError(
                 f"{path}: the run of another configuration; it differs in {told}; "
                 "choose another folder with --run, or the values it was begun with"

@@ -119,17 +119,13 @@ def test_files_stay_readable(path: Path) -> None:
 
 def test_packages_import_without_opengl() -> None:
     """A machine without a display or OpenGL can train: only drawing a picture of a scene may need it."""
-    modules = [
-        name_of(path).removesuffix(".py").replace("/", ".").removesuffix(".__init__") for path in FILES
-    ]
+    modules = [name_of(path).removesuffix(".py").replace("/", ".").removesuffix(".__init__") for path in FILES]
     program = (
         "import importlib, json, sys\n"
         f"for module in {modules!r}: importlib.import_module(module)\n"
         "print(json.dumps(sorted(sys.modules)))"
     )
-    finished = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    finished = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stderr
     loaded = json.loads(finished.stdout.splitlines()[-1])
     assert "agents.environments.dmc" in loaded

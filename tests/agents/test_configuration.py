@@ -95,9 +95,7 @@ def test_lists_of_values_stand_for_their_product() -> None:
     )
 
 
-def test_a_name_means_the_file_here_before_the_shipped_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_means_the_file_here_before_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_config("smoke") == shipped_configs() / "smoke.yaml"
     (tmp_path / "configs").mkdir()
@@ -224,8 +222,7 @@ def test_flags_of_the_context_can_be_given_one_by_one() -> None:
             "contexts.evaluation.regions.far: gravity must be from 0.1 to 100 m/s^2, got 2000",
         ),
         (
-            "environment: {features: [length]}\n"
-            "contexts: {training: {distribution: fixed, contexts: [{gravity: 9}]}}",
+            "environment: {features: [length]}\ncontexts: {training: {distribution: fixed, contexts: [{gravity: 9}]}}",
             "training.contexts: the environment 'cartpole' shows no feature 'gravity'; it shows: length",
         ),
     ],
@@ -253,16 +250,12 @@ def test_mistakes_in_a_file_are_told_with_file_key_and_remedy(text: str, told: s
         (["extra"], "command line: "),
     ],
 )
-def test_mistakes_on_the_command_line_are_told_as_such(
-    overrides: list[str], told: str, tmp_path: Path
-) -> None:
+def test_mistakes_on_the_command_line_are_told_as_such(overrides: list[str], told: str, tmp_path: Path) -> None:
     assert told in complaint(tmp_path, "", *overrides)
 
 
 def test_a_mistake_in_the_file_is_not_blamed_on_the_command_line(tmp_path: Path) -> None:
-    assert complaint(tmp_path, "training: {threads: 0}", "--seed", "3").startswith(
-        "mine.yaml: training.threads"
-    )
+    assert complaint(tmp_path, "training: {threads: 0}", "--seed", "3").startswith("mine.yaml: training.threads")
 
 
 def test_missing_files_are_told_with_what_there_is(tmp_path: Path) -> None:

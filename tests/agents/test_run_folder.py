@@ -43,9 +43,7 @@ def test_the_run_of_another_configuration_is_refused_with_the_differences(tmp_pa
     with pytest.raises(UserError) as caught:
         RunFolder.prepare(tmp_path, smoke("--seed", "4", "--agent.horizon", "7"))
     message = str(caught.value)
-    assert (
-        "seed (0 there, 4 now), agent.horizon (5 there, 7 now); choose another folder with --run" in message
-    )
+    assert "seed (0 there, 4 now), agent.horizon (5 there, 7 now); choose another folder with --run" in message
     assert (tmp_path / "config.yaml").read_bytes() == before
 
 
@@ -93,9 +91,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
         "import sys, time\nfrom agents.run_folder import RunFolder\n"
         f"with RunFolder({str(tmp_path)!r}).lock():\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
-    other = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE
-    )
+    other = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE)
     try:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
         with pytest.raises(UserError, match=f"process {other.pid} is training here"), folder.lock():
@@ -132,9 +128,7 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(
-            UserError, match="free some room and run the same command again, nothing saved before"
-        ):
+        with pytest.raises(UserError, match="free some room and run the same command again, nothing saved before"):
             atomic_write(path, bytes(100_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
