@@ -74,7 +74,6 @@ class Replay:
         self._assemble(store, PageTable(streams, page_length), capacity)
         self._length: Index = np.zeros(streams, np.int64)  # [E] records present
         self._unserved: Index = np.zeros(streams, np.int64)  # [E] how many of the last ones are unserved
-        self._open_episode: Index = np.zeros(streams, np.int64)  # [E] how many belong to an open episode
 
     def _assemble(self, store: PageStore, table: PageTable, capacity: int) -> None:
         self.store = store
@@ -127,8 +126,6 @@ class Replay:
         self.store.storage.write(slots * self.page_length + rows, values)
         self._length[streams] += 1
         self._unserved[streams] += 1
-        episode = np.where(values["is_first"], 0, self._open_episode[streams]) + 1
-        self._open_episode[streams] = np.where(values["is_last"], 0, episode)
         while len(self) > self.capacity:
             self._evict()
 
@@ -151,7 +148,6 @@ class Replay:
         length = self._length[stream] - self.page_length
         self._length[stream] = length
         self._unserved[stream] = min(self._unserved[stream], length)
-        self._open_episode[stream] = min(self._open_episode[stream], length)
 
     def drop_open_episode(self, stream: int) -> None:
         """Remove the records of a stream's unfinished episode, from its ``is_first`` on.
@@ -160,12 +156,23 @@ class Replay:
         ``is_last``. Records that were already served stay counted as served: those appended next are fresh.
         Forks made before keep theirs.
         """
-        dropped = int(self._open_episode[stream])
-        length = int(self._length[stream]) - dropped
+        before = int(self._length[stream])
+        length = self._open_episode_start(stream)
         self.store.release(self._table.truncate(stream, -(-length // self.page_length)))
         self._length[stream] = length
-        self._unserved[stream] = max(0, int(self._unserved[stream]) - dropped)
-        self._open_episode[stream] = 0
+        self._unserved[stream] = max(0, int(self._unserved[stream]) - (before - length))
+
+    def _open_episode_start(self, stream: int) -> int:
+        """Return the position of the first present record of a stream's unfinished episode."""
+        end = int(self._length[stream])
+        for slot in self._table.slots(stream)[::-1].tolist():
+            begin = (end - 1) // self.page_length * self.page_length
+            page = self.store.read(slot, end - begin)
+            starts = np.concatenate([np.flatnonzero(page["is_first"]), np.flatnonzero(page["is_last"]) + 1])
+            if len(starts) > 0:
+                return begin + int(starts.max())
+            end = begin
+        return 0
 
     # Reading
 
@@ -197,9 +204,7 @@ class Replay:
         rows = self._table.rows(streams, starts[:, None] + np.arange(length))
         storage = self.store.storage
         gathered = storage.gather(torch.from_numpy(rows.reshape(-1)).to(storage.device))
-        return {
-            key: value.view(batch, length, *value.shape[1:]).to(device) for key, value in gathered.items()
-        }
+        return {key: value.view(batch, length, *value.shape[1:]).to(device) for key, value in gathered.items()}
 
     def _draw(self, batch: int, length: int, generator: np.random.Generator) -> tuple[Index, Index]:
         """Return streams [B] and positions [B] of starts; takes the fresh blocks off the queue."""
@@ -246,7 +251,6 @@ class Replay:
         other._assemble(self.store, table, self.capacity)
         other._length = self._length.copy()
         other._unserved = self._unserved.copy()
-        other._open_episode = self._open_episode.copy()
         return other
 
     def save(self, folder: Path) -> dict[str, Any]:
@@ -280,7 +284,6 @@ class Replay:
             "next_serial": self._table.next_serial,
             "length": self._length.tolist(),
             "unserved": self._unserved.tolist(),
-            "open_episode": self._open_episode.tolist(),
         }
 
     def _save_page(self, slot: int, rows: int, folder: Path, present: set[str]) -> str:
@@ -313,22 +316,15 @@ class Replay:
             if manifest["format"] != _FORMAT:
                 raise ValueError(f"format {manifest['format']}, not {_FORMAT}")
             specs = {key: Spec(tuple(shape), dtype) for key, (shape, dtype) in manifest["specs"].items()}
-            counters = np.array(
-                [manifest["length"], manifest["unserved"], manifest["open_episode"]], np.int64
-            )
+            counters = np.array([manifest["length"], manifest["unserved"]], np.int64)
             page_length = int(manifest["page_length"])
             capacity, pages, serials = int(manifest["capacity"]), manifest["pages"], manifest["serials"]
             needed = (-(-counters[0] // page_length)).tolist()
-            if (
-                not pages
-                or not [len(names) for names in pages] == [len(numbers) for numbers in serials] == needed
-            ):
+            if not pages or not [len(names) for names in pages] == [len(numbers) for numbers in serials] == needed:
                 raise ValueError("its pages do not match its lengths")
             next_serial = int(manifest["next_serial"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(
-                f"{folder}: damaged replay manifest: {error!r}; use another checkpoint"
-            ) from error
+            raise UserError(f"{folder}: damaged replay manifest: {error!r}; use another checkpoint") from error
         replay = cls(specs, capacity=capacity, streams=len(pages), page_length=page_length, store=store)
         for stream, names in enumerate(pages):
             for number, name in enumerate(names):
@@ -336,7 +332,7 @@ class Replay:
                 slot = replay._load_page(Path(folder), name, rows)
                 replay._table.restore(np.array([stream]), slot, np.array(serials[stream][number]))
         replay._table.next_serial = next_serial
-        replay._length, replay._unserved, replay._open_episode = (row.copy() for row in counters)
+        replay._length, replay._unserved = counters[0].copy(), counters[1].copy()
         return replay
 
     def _load_page(self, folder: Path, name: str, rows: int) -> Index:

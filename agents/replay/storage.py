@@ -112,8 +112,7 @@ class RamStorage:
         if len(self._segments) == 1:
             # mode="clip" skips the bounds check's extra buffer; the page table only gives valid rows.
             return {
-                key: torch.from_numpy(array.take(rows, axis=0, mode="clip"))
-                for key, array in self._segments[0].items()
+                key: torch.from_numpy(array.take(rows, axis=0, mode="clip")) for key, array in self._segments[0].items()
             }
         gathered = {key: np.empty((len(rows), *spec.shape), spec.dtype) for key, spec in self.specs.items()}
         for segment, chosen in self._by_segment(rows):

@@ -21,9 +21,7 @@ def make_records(numbers, is_first, is_last):
     numbers = np.asarray(numbers)
     return {
         "observation/state": np.stack([numbers, -numbers, numbers / 8], -1).astype(np.float32),
-        "observation/image": (numbers[..., None, None, None] + np.arange(4).reshape(2, 2, 1)).astype(
-            np.uint8
-        ),
+        "observation/image": (numbers[..., None, None, None] + np.arange(4).reshape(2, 2, 1)).astype(np.uint8),
         "reward": (numbers / 2).astype(np.float32),
         "is_first": np.asarray(is_first, bool),
         "is_terminal": np.asarray(is_last, bool) & (numbers % 2 == 0),

@@ -261,7 +261,7 @@ def changed(key, value):
     "change",
     [
         lambda manifest: manifest.clear(),
-        lambda manifest: manifest.update(pages=[], serials=[], length=[], unserved=[], open_episode=[]),
+        lambda manifest: manifest.update(pages=[], serials=[], length=[], unserved=[]),
         changed("format", lambda _: 99),
         changed("length", lambda old: [old[0], 5]),
         changed("length", lambda old: [old[0], old[1] - 1]),

@@ -74,9 +74,7 @@ def test_fresh_data_that_is_evicted_or_dropped_is_not_served(tools):
     assert starts(replay.sample(1, 8, np.random.default_rng(0))) == [36]
     assert replay._unserved.tolist() == [5]
     feeder(3)
-    assert replay.sample(1, 8, np.random.default_rng(0))["context_id"].tolist() == [
-        [44, 45, 46, 47, 48, 55, 56, 57]
-    ]
+    assert replay.sample(1, 8, np.random.default_rng(0))["context_id"].tolist() == [[44, 45, 46, 47, 48, 55, 56, 57]]
 
 
 def test_sampling_depends_on_state_and_generator_alone(tools):
@@ -147,6 +145,28 @@ def test_drop_removes_the_open_episode_across_full_pages(tools):
     feeder(3)
     assert tools.all_sequences(feeder.replay, 36) == [(*range(33), 66, 67, 68)]
     assert tools.all_sequences(fork, 61) == [tuple(range(61))]
+
+
+def test_drop_of_an_episode_whose_beginning_is_evicted(tools):
+    feeder = make(tools, capacity=40, streams=1)
+    feeder.episode = 100
+    feeder(65)
+    assert tools.all_sequences(feeder.replay, 35) == [tuple(range(30, 65))]
+    feeder.replay.drop_open_episode(0)
+    assert (len(feeder.replay), feeder.replay.store.pages_in_use) == (0, 0)
+    feeder.count[:] = 200
+    feeder(12)
+    assert tools.all_sequences(feeder.replay, 12) == [tuple(range(200, 212))]
+
+
+def test_drop_after_an_episode_that_broke_off(tools):
+    """What is unfinished is told by the flags alone: a second drop removes an earlier unfinished episode."""
+    feeder = make(tools, 16, streams=1)  # episodes end at 6 and 13
+    feeder.replay.append(tools.make_records([50], [True], [False]))
+    feeder.replay.drop_open_episode(0)
+    assert tools.all_sequences(feeder.replay, 16) == [tuple(range(16))]
+    feeder.replay.drop_open_episode(0)
+    assert tools.all_sequences(feeder.replay, 14) == [tuple(range(14))]
 
 
 def test_drop_of_everything_leaves_an_empty_stream(tools):

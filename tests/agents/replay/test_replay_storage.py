@@ -17,9 +17,7 @@ class TensorStorage:
     def __init__(self, specs, device):
         self.specs, self.device, self.rows = dict(specs), torch.device(device), 0
         self.tensors = {
-            key: torch.empty(
-                0, *spec.shape, dtype=torch.from_numpy(np.empty(0, spec.dtype)).dtype, device=device
-            )
+            key: torch.empty(0, *spec.shape, dtype=torch.from_numpy(np.empty(0, spec.dtype)).dtype, device=device)
             for key, spec in specs.items()
         }
 
@@ -129,9 +127,7 @@ def test_fork_takes_no_memory(tools):
     memory, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert feeder.replay.store.pages_in_use == used
-    assert (
-        memory / len(forks) < 400 * 8 * 6
-    )  # table slots and serials with room to grow; records would be 120 kB
+    assert memory / len(forks) < 400 * 8 * 6  # table slots and serials with room to grow; records would be 120 kB
 
 
 def test_large_capacity_is_not_touched_in_advance(tools):
