@@ -219,10 +219,16 @@ class BestAgent:
         with disk_errors(self.folder):
             atomic_write(self.folder / name, content)
             atomic_write(self.note, json.dumps(new, indent=2).encode())
-            for old in self.folder.glob("agent-*.safetensors"):
-                if old.name != name:
-                    old.unlink()
+            self.tidy()
         return True
+
+    def tidy(self) -> None:
+        """Remove agents that are no longer kept, and what a kill left half written."""
+        note = self.read_note()
+        wanted = {self.note.name, note["file"] if note else None}
+        for path in self.folder.glob("*"):
+            if path.name not in wanted:
+                path.unlink()
 
     def load(self) -> dict[str, torch.Tensor]:
         """Return the leaves of the kept state tree.

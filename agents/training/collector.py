@@ -128,9 +128,7 @@ class Collector:
         self.ticks, self.episodes = saved["ticks"], saved["episodes"]
         self.carry = {key: tensors[f"carry/{key}"].to(self.learner.device) for key in self.carry}
         self.records = {
-            key.removeprefix("record/"): value.numpy()
-            for key, value in tensors.items()
-            if key.startswith("record/")
+            key.removeprefix("record/"): value.numpy() for key, value in tensors.items() if key.startswith("record/")
         }
         self.open = [
             None if entry is None else OpenEpisode(Reset(**entry), list(tensors[f"actions/{env}"].numpy()))

@@ -62,9 +62,7 @@ class Learner:
             self._sums += values
         self._count += 1
 
-    def act(
-        self, carry: Tensors, records: Mapping[str, np.ndarray], tick: int | None
-    ) -> tuple[np.ndarray, Tensors]:
+    def act(self, carry: Tensors, records: Mapping[str, np.ndarray], tick: int | None) -> tuple[np.ndarray, Tensors]:
         """Choose an action per environment.
 
         Args:

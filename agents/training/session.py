@@ -10,7 +10,7 @@ from agents.errors import UserError
 from agents.replay import Replay
 from agents.run_folder import RunFolder
 from agents.training import build
-from agents.training.checkpoint import BestAgent, Checkpoint, Checkpoints, restore_state
+from agents.training.checkpoint import BestAgent, Checkpoint, Checkpoints, disk_errors, restore_state
 from agents.training.collector import Collector
 from agents.training.data import ExperienceData
 from agents.training.learner import Learner
@@ -56,6 +56,7 @@ class Session:
         self.device = build.choose_device(config)
         self.checkpoints = Checkpoints(run.checkpoints, run.replay, config.training.keep_checkpoints)
         self.best = BestAgent(run.checkpoints / "best")
+        self._tidy()
         self.rows: list[Row] = []
         self.timing: list[Row] = []
         with ExitStack() as stack:
@@ -71,9 +72,7 @@ class Session:
         self.replay = found[1] if found else self._new_replay()
         agent = build.build_agent(config, vector, self.device)
         state = agent.initial_state(config.seed)
-        self.learner = Learner(
-            agent, state, seed=config.seed, device=self.device, precision=config.training.precision
-        )
+        self.learner = Learner(agent, state, seed=config.seed, device=self.device, precision=config.training.precision)
         self.collector = Collector(
             self.learner, vector, self.replay, build.training_distribution(config), seed=config.seed
         )
@@ -95,6 +94,12 @@ class Session:
         """Epochs still to be trained."""
         return self.schedule.epochs - self.collector.ticks // self.schedule.epoch_length
 
+    def _tidy(self) -> None:
+        """Remove what a kill left half written."""
+        self.best.tidy()
+        for torn in self.run.path.glob(".*.tmp"):
+            torn.unlink()
+
     def _new_replay(self) -> Replay:
         return Replay(
             self._specs,
@@ -105,9 +110,7 @@ class Session:
         )
 
     def _load_replay(self, manifest: dict[str, Any]) -> Replay:
-        return Replay.load(
-            manifest, self.run.replay, store=build.make_store(self.config, self.run, self._specs)
-        )
+        return Replay.load(manifest, self.run.replay, store=build.make_store(self.config, self.run, self._specs))
 
     def _make_validator(self) -> Validator:
         count = self.config.evaluation.validation_episodes
@@ -130,13 +133,15 @@ class Session:
         Raises:
             UserError: the disk is full or fails; earlier checkpoints are untouched.
         """
+        with disk_errors(self.run.replay):
+            manifest = self.replay.save(self.run.replay)
         collector, tensors = self.collector.save()
         progress = {
             "collector": collector,
             "updates": self.learner.updates,
             "rows": self.rows,
             "timing": self.timing,
-            "replay": self.replay.save(self.run.replay),
+            "replay": manifest,
         }
         leaves = flatten_state(self.learner.state)
         self.checkpoints.save(self.env_steps, Checkpoint(progress, leaves, tensors))
