@@ -29,13 +29,12 @@ def symexp_bins(count: int) -> Float[Tensor, " K"]:
 def twohot_mean(logits: Float[Tensor, "*N K"], bins: Float[Tensor, " K"]) -> Float[Tensor, "*N"]:
     """Expected value of the two-hot distribution.
 
-    Bins of opposite sign are added in pairs, so that equal probabilities give exactly 0 although the largest
-    bins are near 5e8 (danijar/dreamerv3, ``outs.TwoHot.pred``).
+    Probabilities of opposite bins are subtracted before they are weighted, so that equal ones give exactly 0
+    although the largest bins are near 5e8 (danijar/dreamerv3, ``outs.TwoHot.pred``, pairs them likewise).
     """
-    weighted = F.softmax(logits, -1) * bins
+    probabilities = F.softmax(logits, -1)
     middle = bins.shape[0] // 2
-    pairs = weighted[..., :middle].flip(-1) + weighted[..., middle + 1 :]
-    return weighted[..., middle] + pairs.sum(-1)
+    return (probabilities[..., middle + 1 :] - probabilities[..., :middle].flip(-1)) @ bins[middle + 1 :]
 
 
 def twohot_loss(

@@ -24,6 +24,7 @@ from worldmodels.distributions import gumbel, masked, sample_one_hot, unimix
 from worldmodels.layers import initialize
 
 SLOW = "slow_critic."
+Gradients = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]  # by parameter; metrics; normalizer
 
 
 class DreamerV3:
@@ -117,9 +118,9 @@ class DreamerV3:
         Returns:
             The same tree, and metrics of shape [] or [M], still on the device.
         """
-        gradient = self._member_gradients
+        gradient = self._gradients
         if state.batch_dims:
-            gradient = vmap(gradient, randomness="error")
+            gradient = vmap(self._functional_gradients, randomness="error")
         parameters, slow = _leaves(state, "parameters"), _leaves(state, "slow")
         hyperparameters = _leaves(state, "hyperparameters")
         gradients, metrics, normalizer = gradient(
@@ -145,7 +146,25 @@ class DreamerV3:
             average.lerp_(parameters[name.replace(SLOW, "critic.")], rate)
         return state, metrics | {"gradient/norm": norms.gradient, "gradient/clip": norms.clip}
 
-    def _member_gradients(
+    def _gradients(
+        self, parameters: dict[str, Tensor], slow: dict[str, Tensor], *arguments: dict[str, Tensor]
+    ) -> Gradients:
+        """Gradients of one member's objective, its metrics and its moved normalizer, by eager autograd."""
+        leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+        total, (metrics, normalizer) = self._objective(leaves, slow, *arguments)
+        gradients = torch.autograd.grad(total, list(leaves.values()))
+        return dict(zip(leaves, gradients, strict=True)), metrics, normalizer
+
+    def _functional_gradients(
+        self, parameters: dict[str, Tensor], slow: dict[str, Tensor], *arguments: dict[str, Tensor]
+    ) -> Gradients:
+        """The same for ``vmap``. Alone it is slower: every operation passes through one more dispatcher."""
+        gradients, (_, (metrics, normalizer)) = grad_and_value(self._objective, has_aux=True)(
+            parameters, slow, *arguments
+        )
+        return gradients, metrics, normalizer
+
+    def _objective(
         self,
         parameters: dict[str, Tensor],
         slow: dict[str, Tensor],
@@ -153,15 +172,9 @@ class DreamerV3:
         normalizer: dict[str, Tensor],
         batch: dict[str, Tensor],
         noise: dict[str, Tensor],
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """Gradients of one member's objective, its metrics and its moved normalizer."""
-
-        def objective(leaves: dict[str, Tensor]) -> tuple[Tensor, Any]:
-            arguments = (losses.objective, batch, hyperparameters, normalizer, noise, self.config.horizon)
-            return functional_call(self.networks, leaves | slow, arguments)
-
-        gradients, (_, (metrics, moved)) = grad_and_value(objective, has_aux=True)(parameters)
-        return gradients, metrics, moved
+    ) -> tuple[Tensor, tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        arguments = (losses.objective, batch, hyperparameters, normalizer, noise, self.config.horizon)
+        return functional_call(self.networks, parameters | slow, arguments)
 
     # Acting ----------------------------------------------------------------------------------------------------
 

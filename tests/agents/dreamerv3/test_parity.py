@@ -141,7 +141,7 @@ def test_losses(reference: Reference, trace: dict) -> None:
 
 def gradients_of(reference: Reference, offset: float) -> dict[str, Tensor]:
     state = reference.state
-    gradients, _, _ = reference.agent._member_gradients(
+    gradients, _, _ = reference.agent._gradients(
         dict(state["parameters"].items()),
         dict(state["slow"].items()),
         dict(state["hyperparameters"].items()),
