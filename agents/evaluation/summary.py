@@ -108,13 +108,13 @@ def write_csv(episodes: Sequence[Episode], features: Sequence[Feature]) -> bytes
 
 def make_table(summaries: Sequence[RegionSummary], features: Sequence[Feature], title: str, confidence: float) -> Table:
     """Lay out the summaries for printing, to fit 80 columns; values at their default are not named."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, padding=(0, 1, 0, 0))
     interval = f"{100 * confidence:g}% interval"
     table.add_column("region", no_wrap=True)
     table.add_column("contexts\n× episodes", justify="right", no_wrap=True)
     table.add_column(f"mean\n{interval}", justify="right", no_wrap=True)
     table.add_column(f"IQM\n{interval}", justify="right", no_wrap=True)
-    table.add_column("worst context:\nmean, values")
+    table.add_column("worst context:\nmean, values", no_wrap=True)
     for summary in summaries:
         values = "\n".join(name_values(summary.worst_context, features))
         table.add_row(

@@ -4,6 +4,7 @@ import pytest
 
 from agents.errors import UserError
 from agents.evaluation.episodes import Job, choose_regions, evaluation_seed, list_jobs
+from agents.training.validation import environment_seed
 
 REGIONS = {"training": [{"gravity": 5.0}, {"gravity": 6.0}], "extrapolation": [{"gravity": 50.0}]}
 
@@ -23,6 +24,11 @@ def test_seeds_depend_on_nothing_but_their_place():
     many = list_jobs(REGIONS, 5, seed=7)
     assert [job for job in many if job.region == "extrapolation"][:2] == few
     assert {job.seed for job in few}.isdisjoint(job.seed for job in list_jobs(REGIONS, 2, seed=8))
+
+
+def test_no_training_or_validation_episode_has_a_judged_seed():
+    drawn = [environment_seed(0, stream, n) for stream in ("environment", "validation") for n in range(500)]
+    assert max(drawn) < 2**31 <= min(job.seed for job in list_jobs(REGIONS, 50, seed=0))
 
 
 def test_chosen_regions_keep_their_order():
