@@ -91,7 +91,7 @@ class ProgressReport:
         left = (self.total - steps) / rate if rate > 0 else math.inf
         self.console.print(
             f"{steps}/{self.total} steps, {int(row['updates'])} updates, {rate:.0f} steps/s, "
-            f"{_duration(left)} left, {_returns(row)}{' (kept)' if kept else ''}",
+            f"{_duration(left)} left; {_returns(row)}{' (kept)' if kept else ''}",
             highlight=False,
             soft_wrap=True,
         )

@@ -48,32 +48,63 @@ def tiny_config(**sections: Mapping[str, Any]) -> RunConfig:
 
 
 class Beacon(ContextualEnv):
-    """Reward 1 for naming the light that is on, or, where ``sign`` is negative, the other one; 6 guesses.
+    """Six guesses between two actions, 1 for each right one: a perfect agent gets 6, a random one 3.
 
-    A perfect agent gets 6, a random one 3, one that does not see the context 3 over both signs.
+    In ``beacon-light`` the light that is on tells which is right, in ``beacon-sign`` only the context does.
     """
 
-    def __init__(self, *, features=None, time_limit=None, action_repeat=1) -> None:
+    def __init__(self, answer: str, *, features=None, time_limit=None, action_repeat=1) -> None:
         super().__init__(
             "beacon",
-            [Feature("sign", "1", 1.0, -1.0, 1.0, "which light counts")],
+            [Feature("sign", "1", 1.0, -1.0, 1.0, "which action is right in beacon-sign")],
             gymnasium.spaces.Dict({"light": gymnasium.spaces.Box(0.0, 1.0, (2,), np.float32)}),
             gymnasium.spaces.Discrete(2),
             features=features,
             time_limit=time_limit or 6,
             action_repeat=action_repeat,
         )
+        self._answer = answer
 
     def _apply_context(self, context: Mapping[str, float]) -> None:
-        self._sign = context["sign"]
+        self._sign = int(context["sign"] > 0)
 
     def _reset_world(self, seed: int | None) -> dict[str, np.ndarray]:
         return self._observe()
 
     def _step_world(self, action: int) -> tuple[dict[str, np.ndarray], float, bool, bool]:
-        wanted = self._light if self._sign > 0 else 1 - self._light
-        return self._observe(), float(action == wanted), False, False
+        right = self._light if self._answer == "light" else self._sign
+        return self._observe(), float(action == right), False, False
 
     def _observe(self) -> dict[str, np.ndarray]:
         self._light = int(self.np_random.integers(2))
         return {"light": np.eye(2, dtype=np.float32)[self._light]}
+
+
+def beacon_config(answer: str, seed: int) -> RunConfig:
+    """A run of 3 epochs, 260 updates, on ``beacon-<answer>``, in two contexts."""
+    world_model = {**TINY_AGENT["world_model"], "context": "crssm", "units": 32, "deter": 32}
+    return tiny_config(
+        seed=seed,
+        environment={"name": f"beacon-{answer}", "num_envs": 8, "features": None},
+        contexts={"training": {"distribution": "fixed", "contexts": ({"sign": 1.0}, {"sign": -1.0})}},
+        agent={
+            "world_model": world_model,
+            "hyperparameters": {
+                "learning_rate": 1e-2,
+                "warmup": 10.0,
+                "entropy": 0.1,
+                "discount_horizon": 1.5,
+                "slow_rate": 0.1,
+            },
+        },
+        training={
+            "environment_steps": 1200,
+            "epoch_steps": 400,
+            "start_steps": 160,
+            "train_ratio": 32.0,
+            "batch_size": 16,
+            "batch_length": 8,
+        },
+        replay={"capacity": 10000, "page_length": 256},
+        evaluation={"validation_episodes": 16},
+    )
