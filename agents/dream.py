@@ -25,7 +25,7 @@ from agents.environments.base import Feature
 from agents.errors import UserError
 from agents.evaluation.episodes import TRAINING, Job, list_jobs
 from agents.evaluation.progress import episode_progress
-from agents.evaluation.rollout import features_of, run_episodes
+from agents.evaluation.rollout import Episode, features_of, run_episodes
 from agents.evaluation.summary import complete_context, describe_context
 from agents.run_folder import RunFolder, atomic_write
 from agents.training.build import configure_torch, load_agent, make_vector, training_contexts
@@ -60,35 +60,27 @@ def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonEr
     run = RunFolder.open(folder)
     configure_torch(run.config())
     agent, state, config = load_agent(run)
-    jobs = spread_jobs(training_contexts(config), episodes, config.evaluation.seed)
     make = partial(make_vector, config, 1, serial=True)
+    jobs = spread_jobs(training_contexts(config), episodes, config.evaluation.seed)
     console = Console()
     with episode_progress("recording", len(jobs), console) as on_episode:
-        recorded = run_episodes(
-            agent, state, make, jobs, record=True, max_steps=OBSERVED - 1 + horizon, on_episode=on_episode
-        )
-    long_enough = [episode for episode in recorded if episode.length >= OBSERVED]
-    if not long_enough:
+        steps = OBSERVED - 1 + horizon
+        recorded = run_episodes(agent, state, make, jobs, record=True, max_steps=steps, on_episode=on_episode)
+    recorded = [episode for episode in recorded if episode.length >= OBSERVED]
+    if not recorded:
         raise UserError(
-            f"{run.path}: every episode ends within {OBSERVED} steps, before a dream could begin; "
+            f"{run.path}: every episode is over before step {OBSERVED}, where the dream would begin; "
             "train the agent longer or record more episodes"
         )
-    features = features_of(make)
-    records = [episode.records for episode in long_enough]
+    records = [episode.records for episode in recorded]
     vectors = np.stack([record["context"][0] for record in records])
     partners = most_distant(vectors)
-    horizon = min(horizon, max(episode.length for episode in long_enough) - OBSERVED + 1)
+    horizon = min(horizon, max(episode.length for episode in recorded) - OBSERVED + 1)
     channels = channels_of(config.environment.name, records[0], config.environment.observation_scale)
     dreams = dream_episodes(agent, state, records, vectors[partners], channels, horizon)
-    contexts = [complete_context(episode.job.context, features) for episode in long_enough]
-    swapped = [contexts[partner] for partner in partners]
-    note = swap_note(dreams, vectors)
-    captions = _captions(run.path.name, config.environment.name, contexts, swapped, features, note)
-    overall = overall_errors(dreams)
-    atomic_write(run.dream / "dream.png", draw_dreams(dreams, captions))
-    atomic_write(run.dream / "dream.csv", dream_csv(dreams))
-    atomic_write(run.dream / "errors.csv", errors_csv([*overall, *horizon_errors(dreams)]))
-    atomic_write(run.dream / "episodes.csv", episodes_csv(long_enough, contexts, swapped))
+    overall, note = overall_errors(dreams), swap_note(dreams, vectors)
+    title = f"Dreams of {config.environment.name} by run {run.path.name}"
+    _write(run.dream, dreams, recorded, partners.tolist(), features_of(make), title, note)
     console.print(_table(overall, run.path.name))
     if note:
         console.print(note)
@@ -118,17 +110,25 @@ def swap_note(dreams: Dreams, contexts: np.ndarray) -> str:
     return "No part of this agent that dreams sees the context: under a swapped context it dreams the same"
 
 
-def _captions(
-    run: str,
-    environment: str,
-    contexts: Sequence[Mapping[str, float]],
-    swapped: Sequence[Mapping[str, float]],
+def _write(
+    folder: Path,
+    dreams: Dreams,
+    episodes: Sequence[Episode],
+    partners: Sequence[int],
     features: Sequence[Feature],
+    title: str,
     note: str,
-) -> Captions:
-    title = f"Dreams of {environment} by run {run}"
-    true, other = ([describe_context(values, features) for values in group] for group in (contexts, swapped))
-    return Captions(title, true, other, note)
+) -> None:
+    """Write the picture and the tables of E dreams; ``partners`` [E] are the episodes whose contexts were swapped in."""
+    contexts = [complete_context(episode.job.context, features) for episode in episodes]
+    words = [describe_context(context, features) for context in contexts]
+    captions = Captions(title, words, [words[partner] for partner in partners], note)
+    errors = [*overall_errors(dreams), *horizon_errors(dreams)]
+    swapped = [contexts[partner] for partner in partners]
+    atomic_write(folder / "dream.png", draw_dreams(dreams, captions))
+    atomic_write(folder / "dream.csv", dream_csv(dreams))
+    atomic_write(folder / "errors.csv", errors_csv(errors))
+    atomic_write(folder / "episodes.csv", episodes_csv(episodes, contexts, swapped))
 
 
 def _table(overall: Sequence[HorizonErrors], run: str) -> Table:

@@ -162,6 +162,6 @@ def test_mistakes_are_told_in_one_line(run, tmp_path):
     with pytest.raises(UserError, match="no such run folder"):
         dream(tmp_path / "nowhere")
     short = keep_agent(tmp_path / "short", make_config(environment={**ENVIRONMENT, "time_limit": 4}))
-    with pytest.raises(UserError, match="every episode ends within 5 steps"):
+    with pytest.raises(UserError, match="every episode is over before step 5"):
         dream(short, episodes=3)
     assert not (short / "dream").exists()
