@@ -139,6 +139,8 @@ def test_page_that_is_written_again_gets_a_new_file(tools, feeder, tmp_path):
         feeder.replay.append(tools.make_records(number + 300 + step, [step == 0] * 2, [False] * 2))
     feeder.replay.save(tmp_path)
     feeder.replay.drop_open_episode(0)
+    shortened = Replay.load(feeder.replay.save(tmp_path), tmp_path)
+    assert tools.all_sequences(shortened, 5) == tools.all_sequences(feeder.replay, 5)
     for step in range(6):
         feeder.replay.append(tools.make_records(number + 600 + step, [step == 0] * 2, [False] * 2))
     new = feeder.replay.save(tmp_path)
