@@ -27,7 +27,7 @@ def run(command: Callable[[], object]) -> int:
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        print("interrupted; the same command again goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; give the same command again to go on from what was saved", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of the output is gone, as in `dreamtune ... | head`; what is left to print goes nowhere.

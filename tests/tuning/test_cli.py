@@ -194,7 +194,7 @@ def test_an_interrupt_is_no_traceback(tmp_path: Path, command_environment: dict[
     training.send_signal(signal.SIGINT)
     _, complaint = training.communicate(timeout=60)
     assert training.returncode == 130, complaint
-    assert "the same command again goes on from the last checkpoint" in complaint
+    assert "give the same command again to go on" in complaint
     assert "Traceback" not in complaint
 
 
