@@ -119,7 +119,7 @@ def _write(
     title: str,
     note: str,
 ) -> None:
-    """Write the picture and the tables of E dreams; ``partners`` [E] are the episodes whose contexts were swapped in."""
+    """Write picture and tables of E dreams; ``partners`` [E] are the episodes whose contexts were swapped in."""
     contexts = [complete_context(episode.job.context, features) for episode in episodes]
     words = [describe_context(context, features) for context in contexts]
     captions = Captions(title, words, [words[partner] for partner in partners], note)
