@@ -44,7 +44,6 @@ def train(config: RunConfig, folder: Path) -> None:
             _train(session, console)
         finally:
             session.close()
-        session.write_tables()
         draw_curve(session.rows, run.path / "curve.png", config.name)
         _tell_end(session, console)
 

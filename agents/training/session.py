@@ -83,6 +83,7 @@ class Session:
         )
         if found:
             self._restore(found[0])
+            self.write_tables()  # they may be ahead of a checkpoint that was fallen back to
 
     @property
     def env_steps(self) -> int:

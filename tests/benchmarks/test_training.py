@@ -73,5 +73,6 @@ def test_loop(benchmark, loop):
 
     benchmark.pedantic(loop, setup=setup, rounds=5, warmup_rounds=1)
     assert all((run.learner.ticks, run.learner.updates) == (TICKS, (TICKS - 2) * UPDATES_PER_TICK) for run in runs)
-    benchmark.extra_info["ms_per_tick"] = benchmark.stats.stats.median / TICKS * 1e3
-    benchmark.extra_info["ms_per_update"] = benchmark.stats.stats.median / runs[0].learner.updates * 1e3
+    seconds = benchmark.stats.stats.median
+    benchmark.extra_info["us_per_tick"] = round(seconds / TICKS * 1e6, 1)
+    benchmark.extra_info["us_per_update"] = round(seconds / runs[0].learner.updates * 1e6, 1)

@@ -47,7 +47,7 @@ def run(processes, folder, *, stop_after_syncs=None, kill_after=None):
     process.join(kill_after)
     if kill_after is not None:
         process.kill()
-    process.join(120)
+    process.join(900)
     assert process.exitcode is not None, "training hangs"
     return process.exitcode
 

@@ -3,6 +3,7 @@
 import csv
 import errno
 import os
+import shutil
 import warnings
 from functools import partial
 
@@ -100,6 +101,20 @@ def test_a_longer_run_goes_on_from_a_finished_one(finished, tmp_path):
     assert len(rows(tmp_path)) == 2
     train(tiny_config(), tmp_path)
     assert (tmp_path / "metrics.csv").read_bytes() == (finished / "metrics.csv").read_bytes()
+
+
+def test_a_torn_checkpoint_is_passed_over_and_trained_again(finished, tmp_path, caplog):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    torn = folder / "checkpoints" / "step-000000000120" / "agent.safetensors"
+    content = torn.read_bytes()
+    torn.write_bytes(content[:1000])
+    Session(tiny_config(), RunFolder(folder)).close()
+    assert "step-000000000120" in caplog.text
+    assert len(rows(folder)) == 3  # the table tells no more than the checkpoint that is continued
+    train(tiny_config(), folder)
+    assert torn.read_bytes() == content
+    assert (folder / "metrics.csv").read_bytes() == (finished / "metrics.csv").read_bytes()
 
 
 def test_hyperparameters_after_a_load_are_the_receivers(finished, tmp_path):
