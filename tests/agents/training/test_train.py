@@ -4,6 +4,7 @@ import csv
 import errno
 import os
 import shutil
+import signal
 import warnings
 from functools import partial
 
@@ -202,14 +203,17 @@ def test_a_run_that_diverges_is_told(tmp_path, monkeypatch):
     assert torch.isfinite(weights(tmp_path)).all()
 
 
-def test_an_interrupt_stops_and_the_same_command_goes_on(finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_and_the_same_command_goes_on(number, finished, tmp_path, monkeypatch):
+    handler = signal.getsignal(number)
+
     def interrupted(config, run):
         session = Session(config, run)
         tick = session.collector.tick
 
         def call():
             if session.collector.ticks == 40:
-                raise KeyboardInterrupt
+                os.kill(os.getpid(), number)
             tick()
 
         session.collector.tick = call
@@ -219,6 +223,8 @@ def test_an_interrupt_stops_and_the_same_command_goes_on(finished, tmp_path, mon
         patch.setattr(entry, "Session", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(tiny_config(), tmp_path)
+    assert signal.getsignal(number) == handler
+    assert len(rows(tmp_path)) == 2  # 40 ticks are 80 steps, epochs have 30
     train(tiny_config(), tmp_path)
     assert (tmp_path / "metrics.csv").read_bytes() == (finished / "metrics.csv").read_bytes()
 
