@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
+
+import tests.shapes  # noqa: F401
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -12,6 +15,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)
+
+# Shapes in signatures are checked in tests only: the checks would break torch.compile and cost time.
+install_import_hook(("worldmodels", "agents.dreamerv3", "agents.returns", "agents.optimizer"), "tests.shapes.check")
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ class WorldModel(nn.Module):
         """Tokens of the observations: symlog, keys in alphabetical order."""
         return self.encoder(torch.cat([symlog(observations[key]) for key in self.keys], -1))
 
-    def features(self, latent: Mapping[str, Tensor]) -> Float[Tensor, "*N D+CS"]:
+    def features(self, latent: Mapping[str, Tensor]) -> Float[Tensor, "*N I"]:
         """What the heads see: concat(deter, flat stoch)."""
         return torch.cat([latent["deter"], latent["stoch"].flatten(-2)], -1)
 
