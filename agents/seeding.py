@@ -28,8 +28,6 @@ def numpy_generator(seed: int, stream: str, *counters: int) -> np.random.Generat
     return np.random.Generator(np.random.PCG64(seed_for(seed, stream, *counters)))
 
 
-def torch_generator(
-    seed: int, stream: str, *counters: int, device: torch.device | str = "cpu"
-) -> torch.Generator:
+def torch_generator(seed: int, stream: str, *counters: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a torch generator on ``device`` for one use at (seed, stream, counters)."""
     return torch.Generator(device=device).manual_seed(seed_for(seed, stream, *counters))

@@ -165,8 +165,7 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
             unknown = sorted(set(options) - {"context", "context_id"})
             if unknown:
                 raise UserError(
-                    f"environment {self.name}: unknown reset option {unknown[0]!r}; "
-                    "valid: context, context_id"
+                    f"environment {self.name}: unknown reset option {unknown[0]!r}; valid: context, context_id"
                 )
             if "context" in options:
                 self.set_context(options["context"])
@@ -206,9 +205,7 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
         return {"context": self._vector.copy(), "context_id": self._context_id}
 
     def _check_finite(self, observation: Observation, reward: float) -> None:
-        culprits = [
-            f"observation {key!r}" for key, value in observation.items() if not np.isfinite(value).all()
-        ]
+        culprits = [f"observation {key!r}" for key, value in observation.items() if not np.isfinite(value).all()]
         if not math.isfinite(reward):
             culprits.append("reward")
         if culprits:

@@ -124,8 +124,6 @@ def _checked_ranges(ranges: Mapping[str, Sequence[float]]) -> dict[str, tuple[fl
     checked = {}
     for name, bounds in ranges.items():
         if len(bounds) != 2 or not all(math.isfinite(bound) for bound in bounds) or bounds[0] > bounds[1]:
-            raise UserError(
-                f"contexts: range of {name} is {list(bounds)}, but must be two finite numbers, low first"
-            )
+            raise UserError(f"contexts: range of {name} is {list(bounds)}, but must be two finite numbers, low first")
         checked[name] = (float(bounds[0]), float(bounds[1]))
     return checked

@@ -62,14 +62,9 @@ class DmControl(ContextualEnv):
             name,
             self._editor.features,
             spaces.Dict(
-                {
-                    key: spaces.Box(-np.inf, np.inf, spec.shape or (1,), np.float32)
-                    for key, spec in observations.items()
-                }
+                {key: spaces.Box(-np.inf, np.inf, spec.shape or (1,), np.float32) for key, spec in observations.items()}
             ),
-            spaces.Box(
-                actions.minimum.astype(np.float32), actions.maximum.astype(np.float32), dtype=np.float32
-            ),
+            spaces.Box(actions.minimum.astype(np.float32), actions.maximum.astype(np.float32), dtype=np.float32),
             features=features,
             time_limit=STEPS if time_limit is None else time_limit,
             action_repeat=action_repeat,

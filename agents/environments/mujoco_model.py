@@ -73,9 +73,7 @@ class ModelEditor:
 
     def overwritten(self) -> bool:
         """Return whether someone else has changed an array since `apply`."""
-        return any(
-            not np.array_equal(getattr(self._model, field), value) for field, value in self._written.items()
-        )
+        return any(not np.array_equal(getattr(self._model, field), value) for field, value in self._written.items())
 
     def _write(self, field: str, value: np.ndarray) -> None:
         getattr(self._model, field)[:] = value

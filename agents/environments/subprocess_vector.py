@@ -136,9 +136,7 @@ class _Worker:
         self._index = index
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, make), name=f"environment {index}", daemon=True
-        )
+        self._process = context.Process(target=_serve, args=(theirs, make), name=f"environment {index}", daemon=True)
         self._process.start()
         theirs.close()  # so that a dead worker is noticed as the end of the pipe
 

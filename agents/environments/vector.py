@@ -66,8 +66,7 @@ class VectorEnvironment(Protocol):
 def empty_records(space: gymnasium.spaces.Dict, num_features: int, num_envs: int) -> Records:
     """Return zero-filled records of E environments, as `VectorEnvironment.step` describes them."""
     records: Records = {
-        f"observation/{key}": np.zeros((num_envs, *(box.shape or ())), box.dtype)
-        for key, box in space.items()
+        f"observation/{key}": np.zeros((num_envs, *(box.shape or ())), box.dtype) for key, box in space.items()
     }
     records["reward"] = np.zeros(num_envs, np.float32)
     for key in ("is_first", "is_terminal", "is_last", "lost"):
