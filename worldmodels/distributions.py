@@ -38,24 +38,23 @@ def twohot_mean(logits: Float[Tensor, "*N K"], bins: Float[Tensor, " K"]) -> Flo
 
 
 def twohot_loss(
-    logits: Float[Tensor, "*N K"], target: Float[Tensor, "*N"], bins: Float[Tensor, " K"]
-) -> Float[Tensor, "*N"]:
-    """Cross-entropy between the two-hot encoding of ``target`` (raw space, detached) and ``logits``.
+    logits: Float[Tensor, "*N K"], targets: Float[Tensor, "*N J"], bins: Float[Tensor, " K"]
+) -> Float[Tensor, "*N J"]:
+    """Cross-entropy between the two-hot encoding of each of J targets (raw space, detached) and the same ``logits``.
 
-    The two bins around the target get weights in inverse proportion to their distance; targets outside the bins
-    go to the outermost one (arXiv 2301.04104, equation 10). Only the two logits concerned are gathered.
+    The two bins around a target get weights in inverse proportion to their distance; targets outside the bins
+    go to the outermost one (arXiv 2301.04104, equation 10). Only the logits concerned are gathered, all at once.
     """
-    target = target.detach()
+    targets = targets.detach().contiguous()
     last = bins.shape[0] - 1
-    count = torch.searchsorted(bins, target.contiguous(), right=True)
+    count = torch.searchsorted(bins, targets, right=True)
     below, above = (count - 1).clamp(0, last), count.clamp(0, last)
-    to_below, to_above = (bins[below] - target).abs(), (bins[above] - target).abs()
+    to_below, to_above = (bins[below] - targets).abs(), (bins[above] - targets).abs()
     outside = below == above
     to_below, to_above = torch.where(outside, 1.0, to_below), torch.where(outside, 1.0, to_above)
     weight = to_above / (to_below + to_above)
-    low = logits.gather(-1, below.unsqueeze(-1)).squeeze(-1)
-    high = logits.gather(-1, above.unsqueeze(-1)).squeeze(-1)
-    return logits.logsumexp(-1) - weight * low - (1 - weight) * high
+    low, high = logits.gather(-1, torch.cat([below, above], -1)).chunk(2, -1)
+    return logits.logsumexp(-1, keepdim=True) - weight * low - (1 - weight) * high
 
 
 def one_hot(index: Int[Tensor, "*N S"], classes: int, like: Tensor) -> Float[Tensor, "*N C S"]:

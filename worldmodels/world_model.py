@@ -164,7 +164,7 @@ class WorldModel(nn.Module):
         losses = {
             "dynamics": torch.maximum(dynamics, free_nats),
             "representation": torch.maximum(representation, free_nats),
-            "reward": twohot_loss(reward_logits, reward, self.bins),
+            "reward": twohot_loss(reward_logits, reward.unsqueeze(-1), self.bins).squeeze(-1),
             "continue": F.binary_cross_entropy_with_logits(continue_logits, continues, reduction="none"),
         }
         outputs = {

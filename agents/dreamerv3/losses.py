@@ -63,9 +63,8 @@ def imagination_losses(
     weight = torch.cumprod(continues, 0)
     advantage = (returns - value[:-1]) / scale
     policy = rollout["log_prob"] * advantage + hyperparameters["entropy"] * rollout["entropy"]
-    logits, bins = rollout["value_logits"][:-1], rollout["bins"]
-    critic = twohot_loss(logits, returns, bins)
-    slow = twohot_loss(logits, rollout["slow_value"][:-1], bins)
+    targets = torch.stack([returns, rollout["slow_value"]], -1)
+    critic, slow = twohot_loss(rollout["value_logits"], targets, rollout["bins"]).unbind(-1)
     losses = {
         "policy": -weight[:-1] * policy,
         "value": weight[:-1] * (critic + hyperparameters["slow_regularizer"] * slow),
@@ -96,9 +95,9 @@ def replay_value_loss(
     logits = networks.value_logits(features, context)
     with torch.no_grad():
         slow = networks.slow_value(features, context)
-    regularizer = hyperparameters["slow_regularizer"] * twohot_loss(logits[:, :-1], slow[:, :-1], bins)
+    critic, regularizer = twohot_loss(logits[:, :-1], torch.stack([returns, slow[:, :-1]], -1), bins).unbind(-1)
     weight = _float(~batch["is_last"], bootstrap)[:, :-1]
-    loss = weight * (twohot_loss(logits[:, :-1], returns, bins) + regularizer)
+    loss = weight * (critic + hyperparameters["slow_regularizer"] * regularizer)
     return loss, {"returns": returns, "value_logits": logits, "slow_value": slow}
 
 

@@ -82,9 +82,9 @@ def imagine(
         noise: ``prior`` [H, N, C, S] (Gumbel) and ``action`` [H, N, A] (Gumbel or normal).
 
     Returns:
-        For the states 0..H: ``deter``, ``stoch``, ``reward``, ``continue``, ``value_logits`` (with gradient),
-        ``value``, ``slow_value``; for the steps 0..H-1: ``action``, ``log_prob``, ``entropy`` (with gradient) and
-        the policy's parameters, as ``policy_<name>``. Time first, [H + 1 or H, N, ...].
+        For the states 0..H: ``deter``, ``stoch``, ``reward``, ``continue``, ``value``; for the steps 0..H-1:
+        ``action``, ``log_prob``, ``entropy`` and ``value_logits`` (with gradient), ``slow_value`` and the policy's
+        parameters, as ``policy_<name>``. Time first, [H + 1 or H, N, ...].
     """
     model = networks.world_model
     with torch.no_grad():
@@ -93,9 +93,11 @@ def imagine(
         contexts = context.expand(horizon + 1, *context.shape)
         reward = twohot_mean(model.reward_logits(features, contexts), model.bins)
         continues = torch.sigmoid(model.continue_logits(features, contexts))
+        last_value = twohot_mean(networks.value_logits(features[-1:], contexts[-1:]), model.bins)
+        features, contexts = features[:-1], contexts[:-1]
         slow = networks.slow_value(features, contexts)
     logits = networks.value_logits(features, contexts)
-    policy = networks.policy(features[:-1], contexts[:-1])
+    policy = networks.policy(features, contexts)
     log_prob, entropy = networks.actor.log_prob_and_entropy(policy, steps["action"])
     return {
         **steps,
@@ -103,7 +105,7 @@ def imagine(
         "reward": reward,
         "continue": continues,
         "value_logits": logits,
-        "value": twohot_mean(logits.detach(), model.bins),
+        "value": torch.cat([twohot_mean(logits.detach(), model.bins), last_value]),
         "slow_value": slow,
         "log_prob": log_prob,
         "entropy": entropy,

@@ -41,10 +41,12 @@ def numpy_twohot(target: float, bins: np.ndarray) -> np.ndarray:
 def test_twohot_loss_over_the_whole_range(target: float) -> None:
     bins = d.symexp_bins(255).double()
     logits = torch.from_numpy(np.random.default_rng(0).normal(size=255))
-    loss = d.twohot_loss(logits[None], torch.tensor([target], dtype=torch.float64), bins)
+    targets = torch.tensor([[target, 0.25]], dtype=torch.float64)
+    loss = d.twohot_loss(logits[None], targets, bins)
     logs = logits.numpy() - np.log(np.exp(logits.numpy()).sum())
     expected = -(numpy_twohot(target, bins.numpy()) * logs).sum()
-    assert loss.item() == pytest.approx(expected, rel=1e-9)
+    other = -(numpy_twohot(0.25, bins.numpy()) * logs).sum()
+    assert loss.squeeze(0).tolist() == pytest.approx([expected, other], rel=1e-9)
 
 
 @pytest.mark.parametrize("target", [-2e4, -3.3, 0.0, 0.02, 1.0, 555.0])
@@ -58,7 +60,7 @@ def test_twohot_at_an_exact_bin_is_one_hot() -> None:
     bins = d.symexp_bins(9)
     logits = torch.arange(9.0)
     expected = logits.logsumexp(0) - logits
-    torch.testing.assert_close(d.twohot_loss(logits.expand(9, 9), bins, bins), expected)
+    torch.testing.assert_close(d.twohot_loss(logits.expand(9, 9), bins[:, None], bins).squeeze(-1), expected)
 
 
 def test_twohot_mean_of_equal_logits_is_exactly_zero() -> None:
@@ -66,7 +68,7 @@ def test_twohot_mean_of_equal_logits_is_exactly_zero() -> None:
 
 
 def test_twohot_loss_sends_no_gradient_to_its_target() -> None:
-    target = torch.tensor([3.0], requires_grad=True)
+    target = torch.tensor([[3.0]], requires_grad=True)
     logits = torch.zeros(1, 255, requires_grad=True)
     d.twohot_loss(logits, target, d.symexp_bins(255)).sum().backward()
     assert target.grad is None
