@@ -145,8 +145,9 @@ def test_a_lost_episode_is_dropped_and_another_begun():
     assert collector.pop_finished() == [(2.0, 2)]
 
 
-def cartpole_collector(seed=3):
-    config = tiny_config(seed=seed, environment={"num_envs": 3}, replay={"capacity": 1000})
+def make_collector(name="cartpole", seed=3):
+    environment = {"name": name, "num_envs": 3, "features": ("gravity",), "time_limit": 30}
+    config = tiny_config(seed=seed, environment=environment, replay={"capacity": 1000})
     vector = build.make_vector(config, 3)
     agent = build.build_agent(config, vector)
     learner = Learner(agent, agent.initial_state(seed), seed=seed, device=torch.device("cpu"))
@@ -154,15 +155,18 @@ def cartpole_collector(seed=3):
     return Collector(learner, vector, replay, build.training_distribution(config), seed=seed)
 
 
-@pytest.mark.parametrize("ticks", [1, 2, 17, 40])
-def test_continues_exactly(ticks):
-    collector = cartpole_collector()
+@pytest.mark.parametrize(
+    ("name", "ticks"),
+    [("cartpole", 1), ("cartpole", 2), ("cartpole", 17), ("cartpole", 40), ("dmc/walker/walk", 40)],
+)
+def test_continues_exactly(name, ticks):
+    collector = make_collector(name)
     for _ in range(ticks):
         collector.tick()
     saved, tensors = collector.save()
     saved = json.loads(json.dumps(saved))
     tensors = {name: value.clone() for name, value in tensors.items()}
-    other = cartpole_collector()
+    other = make_collector(name)
     other.restore(saved, tensors)
     assert [e and e.episode_return for e in other.open] == [e and e.episode_return for e in collector.open]
     collector.pop_finished()
@@ -176,13 +180,13 @@ def test_continues_exactly(ticks):
 
 
 def test_an_environment_that_does_not_come_back_is_told():
-    collector = cartpole_collector()
+    collector = make_collector()
     for _ in range(5):
         collector.tick()
     saved, tensors = collector.save()
     tensors["record/observation/state"] = tensors["record/observation/state"] + 1e-6
     with pytest.raises(UserError, match="observation/state") as told:
-        cartpole_collector().restore(saved, tensors)
+        make_collector().restore(saved, tensors)
     assert "\n" not in str(told.value)
 
 
