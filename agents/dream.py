@@ -25,7 +25,7 @@ from agents.environments.base import Feature
 from agents.errors import UserError
 from agents.evaluation.episodes import TRAINING, Job, list_jobs
 from agents.evaluation.progress import episode_progress
-from agents.evaluation.rollout import Episode, features_of, run_episodes
+from agents.evaluation.rollout import Episode, open_environments, run_episodes
 from agents.evaluation.summary import complete_context, describe_context
 from agents.run_folder import RunFolder, atomic_write
 from agents.training.build import configure_torch, load_agent, make_vector, training_contexts
@@ -63,9 +63,13 @@ def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonEr
     make = partial(make_vector, config, 1, serial=True)
     jobs = spread_jobs(training_contexts(config), episodes, config.evaluation.seed)
     console = Console()
-    with episode_progress("recording", len(jobs), console) as on_episode:
-        steps = OBSERVED - 1 + horizon
-        recorded = run_episodes(agent, state, make, jobs, record=True, max_steps=steps, on_episode=on_episode)
+    steps = OBSERVED - 1 + horizon
+    with (
+        open_environments(make, len(jobs)) as environments,
+        episode_progress("recording", len(jobs), console) as on_episode,
+    ):
+        features = environments[0].features
+        recorded = run_episodes(agent, state, environments, jobs, record=True, max_steps=steps, on_episode=on_episode)
     recorded = [episode for episode in recorded if episode.length >= OBSERVED]
     if not recorded:
         raise UserError(
@@ -80,7 +84,7 @@ def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonEr
     dreams = dream_episodes(agent, state, records, vectors[partners], channels, horizon)
     overall, note = overall_errors(dreams), swap_note(dreams, vectors)
     title = f"Dreams of {config.environment.name} by run {run.path.name}"
-    _write(run.dream, dreams, recorded, partners.tolist(), features_of(make), title, note)
+    _write(run.dream, dreams, recorded, partners.tolist(), features, title, note)
     console.print(_table(overall, run.path.name))
     if note:
         console.print(note)

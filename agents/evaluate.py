@@ -7,7 +7,7 @@ from rich.console import Console
 
 from agents.evaluation.episodes import TRAINING, choose_regions, list_jobs
 from agents.evaluation.progress import episode_progress
-from agents.evaluation.rollout import features_of, run_episodes
+from agents.evaluation.rollout import open_environments, run_episodes
 from agents.evaluation.summary import RegionSummary, make_table, summarize, write_csv
 from agents.run_folder import RunFolder, atomic_write
 from agents.training.build import configure_torch, load_agent, make_vector, training_contexts
@@ -37,9 +37,12 @@ def evaluate(folder: Path, episodes: int | None = None, regions: tuple[str, ...]
     jobs = list_jobs(chosen, settings.episodes_per_context if episodes is None else episodes, settings.seed)
     make = partial(make_vector, config, 1, serial=True)
     console = Console()
-    with episode_progress("evaluating", len(jobs), console) as on_episode:
-        finished = run_episodes(agent, state, make, jobs, on_episode=on_episode)
-    features = features_of(make)
+    with (
+        open_environments(make, len(jobs)) as environments,
+        episode_progress("evaluating", len(jobs), console) as on_episode,
+    ):
+        features = environments[0].features
+        finished = run_episodes(agent, state, environments, jobs, on_episode=on_episode)
     atomic_write(run.evaluation, write_csv(finished, features))
     summaries = summarize(finished, features, seed=settings.seed, confidence=settings.confidence)
     console.print(make_table(summaries, features, f"Returns of {run.path.name}", settings.confidence))

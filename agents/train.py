@@ -97,7 +97,7 @@ def fit(session: Session, boundary: pl.Callback) -> None:
 def _tell_end(session: Session, console: Console) -> None:
     note = session.best.read_note()
     if note is not None:
-        steps, score, count = note["env_steps"], note["validation_return"], len(session.validator.episodes)
+        steps, score, count = note["env_steps"], note["validation_return"], len(session.validator.jobs)
         _say(
             console,
             f"kept: the agent of {steps} steps, mean return {score:.1f} in {count} validation episodes",

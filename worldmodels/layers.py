@@ -49,8 +49,8 @@ class RMSNorm(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, x: Float[Tensor, "*N I"]) -> Float[Tensor, "*N I"]:
-        """Normalize the last dimension."""
-        return F.rms_norm(x, self.weight.shape, self.weight, EPSILON)
+        """Normalize the last dimension, in the weight's precision also where x has less."""
+        return F.rms_norm(x.to(self.weight.dtype), self.weight.shape, self.weight, EPSILON).to(x.dtype)
 
 
 class BlockLinear(nn.Module):

@@ -7,7 +7,8 @@ rows, used or not: an episode then depends on its context and seed alone, and ne
 episodes are asked for nor on which of them run beside it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.environments import Feature, Reset, VectorEnvironment
+from agents.environments import Reset, VectorEnvironment
 from agents.evaluation.episodes import Job
 
 #: E, the rows of the agent's batch and the most environments that are used.
@@ -84,7 +85,7 @@ class _Slot:
 def run_episodes(
     agent: ActingAgent,
     state: Any,
-    make: Callable[[], VectorEnvironment],
+    environments: Sequence[VectorEnvironment],
     jobs: Sequence[Job],
     *,
     record: bool = False,
@@ -97,8 +98,8 @@ def run_episodes(
     Args:
         agent: acts on ``observation/*`` [E, ...], ``is_first`` [E] and ``context`` [E, F].
         state: the agent's state tree.
-        make: makes a vector of one environment; min(E, number of jobs) of them are used, each for itself, so
-            that nobody waits for one that has nothing left to do.
+        environments: vectors of one environment each, at most E; each plays for itself, so that nobody waits
+            for one that has nothing left to do (see ``open_environments``).
         jobs: what to run.
         record: keep the records of every step.
         max_steps: agent steps after which an episode is left as it is; None: never.
@@ -108,41 +109,41 @@ def run_episodes(
     Raises:
         UserError: a context that the environment refuses.
     """
-    slots = [_Slot(make()) for _ in range(min(rows, len(jobs)))]
+    slots = [_Slot(environment) for environment in environments]
     finished: list[Episode | None] = [None] * len(jobs)
-    inputs = _blank_inputs(slots[0].vector, rows)
+    inputs = _blank_inputs(environments[0], rows)
     carry = agent.initial_carry(rows)
     for index, slot in enumerate(slots):
         slot.begin(index, jobs)
     upcoming = len(slots)
-    try:
-        while active := [(row, slot) for row, slot in enumerate(slots) if slot.job >= 0]:
-            current = {row: slot.obey() for row, slot in active}
-            for row, values in current.items():
-                for key, target in inputs.items():
-                    target[row] = values[key]
-            tensors = {key: torch.tensor(value) for key, value in inputs.items()}
-            actions, carry = agent.act(state, carry, tensors, None)
-            chosen = actions.float().cpu().numpy()
-            for row, slot in active:
-                episode = _advance(slot, current[row], chosen[row], jobs, record, max_steps)
-                if episode is not None:
-                    finished[slot.job] = episode
-                    slot.begin(upcoming, jobs)
-                    upcoming += 1
-                    if on_episode is not None:
-                        on_episode()
-    finally:
-        for slot in slots:
-            slot.vector.close()
+    while active := [(row, slot) for row, slot in enumerate(slots) if slot.job >= 0]:
+        current = {row: slot.obey() for row, slot in active}
+        for row, values in current.items():
+            for key, target in inputs.items():
+                target[row] = values[key]
+        tensors = {key: torch.tensor(value) for key, value in inputs.items()}
+        actions, carry = agent.act(state, carry, tensors, None)
+        chosen = actions.float().cpu().numpy()
+        for row, slot in active:
+            episode = _advance(slot, current[row], chosen[row], jobs, record, max_steps)
+            if episode is not None:
+                finished[slot.job] = episode
+                slot.begin(upcoming, jobs)
+                upcoming += 1
+                if on_episode is not None:
+                    on_episode()
     return [episode for episode in finished if episode is not None]
 
 
-def features_of(make: Callable[[], VectorEnvironment]) -> tuple[Feature, ...]:
-    """The context features of the environments that ``make`` makes."""
-    vector = make()
-    vector.close()
-    return vector.features
+@contextmanager
+def open_environments(make: Callable[[], VectorEnvironment], count: int) -> Iterator[list[VectorEnvironment]]:
+    """Make ``count`` environments, at most E, and close them in the end."""
+    with ExitStack() as stack:
+        environments = []
+        for _ in range(min(count, ROWS)):
+            environments.append(make())
+            stack.callback(environments[-1].close)
+        yield environments
 
 
 def _blank_inputs(vector: VectorEnvironment, rows: int) -> dict[str, NDArray]:

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from agents.evaluation.rollout import Episode
 from agents.training.collector import summarize
 from agents.training.data import Tick
 from agents.training.metrics import Row, TensorBoard
 from agents.training.progress import ProgressReport
 from agents.training.session import Session, check_finite
-from agents.training.validation import EpisodeResult
 
 
 class EpochBoundary(Callback):
@@ -51,7 +51,7 @@ class EpochBoundary(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the epoch; Lightning has run validation by now."""
         session = self.session
-        row = self._row(session.validator.pop_results())
+        row = self._row(session.validator.pop_episodes())
         check_finite(row)
         timing = self._timing(row)
         session.rows.append(row)
@@ -62,10 +62,10 @@ class EpochBoundary(Callback):
         self.board.write(row | timing)
         self.progress.epoch(row, timing, kept)
 
-    def _row(self, results: list[EpisodeResult]) -> Row:
+    def _row(self, episodes: list[Episode]) -> Row:
         """Return the epoch's row of metrics.csv: nothing in it depends on the clock."""
         session = self.session
-        returns = np.array([result.episode_return for result in results])
+        returns = np.array([episode.episode_return for episode in episodes])
         row = {
             "epoch": float(len(session.rows) + 1),
             "env_steps": float(session.env_steps),
@@ -73,7 +73,7 @@ class EpochBoundary(Callback):
             "validation/return": float(returns.mean()),
             "validation/return_std": float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
             "validation/return_min": float(returns.min()),
-            "validation/length": float(np.mean([result.length for result in results])),
+            "validation/length": float(np.mean([episode.length for episode in episodes])),
         }
         return row | summarize(session.collector.pop_finished()) | session.learner.pop_metrics()
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 from lightning.pytorch import LightningDataModule
 
+from agents.evaluation.episodes import Job
 from agents.replay import Replay
 from agents.seeding import numpy_generator
 from agents.training.collector import Collector
 from agents.training.learner import Learner
 from agents.training.schedule import Schedule
-from agents.training.validation import Episode, Validator
+from agents.training.validation import Validator
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,14 @@ class Epoch:
 class ValidationRound:
     """All validation episodes as the one item of a loader (Lightning would take a list for many loaders)."""
 
-    def __init__(self, episodes: Sequence[Episode]) -> None:
-        self.episodes = episodes
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
 
     def __len__(self) -> int:
         return 1
 
-    def __iter__(self) -> Iterator[Sequence[Episode]]:
-        yield self.episodes
+    def __iter__(self) -> Iterator[Sequence[Job]]:
+        yield self.jobs
 
 
 class ExperienceData(LightningDataModule):
@@ -100,7 +101,7 @@ class ExperienceData(LightningDataModule):
         return Epoch(self)
 
     def val_dataloader(self) -> ValidationRound:
-        return ValidationRound(self.validator.episodes)
+        return ValidationRound(self.validator.jobs)
 
     def transfer_batch_to_device(self, batch: object, device: torch.device, dataloader_idx: int) -> object:
         """Batches are sampled onto the device; Lightning need not walk through them."""

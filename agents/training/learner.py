@@ -62,13 +62,13 @@ class Learner:
             self._sums += values
         self._count += 1
 
-    def act(self, carry: Tensors, records: Mapping[str, np.ndarray], tick: int | None) -> tuple[np.ndarray, Tensors]:
+    def act(self, carry: Tensors, records: Mapping[str, np.ndarray], tick: int) -> tuple[np.ndarray, Tensors]:
         """Choose an action per environment.
 
         Args:
             carry: what the last call returned, or ``agent.initial_carry``.
             records: of E environments, at least ``observation/*``, ``is_first`` and ``context``, [E, ...].
-            tick: numbers the noise; None acts greedily.
+            tick: numbers the noise.
 
         Returns:
             Actions, float32 [E, A], and the next carry.
@@ -78,10 +78,8 @@ class Learner:
             for key, value in records.items()
             if key.startswith("observation/") or key in ("is_first", "context")
         }
-        noise = None
-        if tick is not None:
-            generator = torch_generator(self.seed, "act", tick, device=self.device)
-            noise = self.agent.act_noise(len(records["is_first"]), generator)
+        generator = torch_generator(self.seed, "act", tick, device=self.device)
+        noise = self.agent.act_noise(len(records["is_first"]), generator)
         with self._precision():
             action, carry = self.agent.act(self.state, carry, inputs, noise)
         return action.float().cpu().numpy(), carry

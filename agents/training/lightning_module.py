@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from lightning.pytorch import LightningModule
 
+from agents.evaluation.episodes import Job
 from agents.training.data import Tick
 from agents.training.learner import Learner
-from agents.training.validation import Episode, Validator
+from agents.training.validation import Validator
 
 
 class LightningAgent(LightningModule):
@@ -34,6 +35,6 @@ class LightningAgent(LightningModule):
         for batch in tick.batches:
             self.learner.update(batch)
 
-    def validation_step(self, episodes: Sequence[Episode], batch_idx: int) -> None:
+    def validation_step(self, jobs: Sequence[Job], batch_idx: int) -> None:
         """Run all validation episodes with the present state."""
-        self.validator.run(episodes)
+        self.validator.run(jobs)

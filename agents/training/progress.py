@@ -88,7 +88,8 @@ class ProgressReport:
             self._progress.update(self._task, completed=steps, returns=_returns(self._latest))
             return
         rate = timing["env_steps_per_second"]
-        left = (self.total - steps) / rate if rate > 0 else math.inf
+        # Steps before the first update are so much faster that they tell nothing of the rest.
+        left = (self.total - steps) / rate if rate > 0 and row["updates"] > 0 else math.inf
         self.console.print(
             f"{steps}/{self.total} steps, {int(row['updates'])} updates, {rate:.0f} steps/s, "
             f"{_duration(left)} left; {_returns(row)}{' (kept)' if kept else ''}",

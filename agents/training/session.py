@@ -2,11 +2,13 @@
 
 import math
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from agents.configuration import RunConfig
 from agents.dreamerv3 import flatten_state
 from agents.errors import UserError
+from agents.evaluation.rollout import open_environments
 from agents.replay import Replay
 from agents.run_folder import RunFolder
 from agents.training import build
@@ -16,7 +18,7 @@ from agents.training.data import ExperienceData
 from agents.training.learner import Learner
 from agents.training.metrics import Row, write_table
 from agents.training.schedule import Schedule
-from agents.training.validation import Validator, validation_episodes
+from agents.training.validation import Validator, validation_jobs
 
 VALIDATION_ENVS = 32  # environments that play validation episodes side by side
 
@@ -76,8 +78,7 @@ class Session:
         self.collector = Collector(
             self.learner, vector, self.replay, build.training_distribution(config), seed=config.seed
         )
-        self.validator = self._make_validator()
-        stack.callback(self.validator.vector.close)
+        self.validator = self._make_validator(stack)
         self.data = ExperienceData(
             self.schedule, self.collector, self.replay, self.learner, self.validator, seed=config.seed
         )
@@ -113,11 +114,12 @@ class Session:
     def _load_replay(self, manifest: dict[str, Any]) -> Replay:
         return Replay.load(manifest, self.run.replay, store=build.make_store(self.config, self.run, self._specs))
 
-    def _make_validator(self) -> Validator:
+    def _make_validator(self, stack: ExitStack) -> Validator:
         count = self.config.evaluation.validation_episodes
-        vector = build.make_vector(self.config, min(count, VALIDATION_ENVS), serial=True)
-        episodes = validation_episodes(build.training_contexts(self.config), count, self.config.seed)
-        return Validator(self.learner, vector, episodes)
+        make = partial(build.make_vector, self.config, 1, serial=True)
+        environments = stack.enter_context(open_environments(make, min(count, VALIDATION_ENVS)))
+        jobs = validation_jobs(build.training_contexts(self.config), count, self.config.seed)
+        return Validator(self.learner, environments, jobs)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         progress = checkpoint.progress

@@ -23,7 +23,7 @@ class Nothing:
 
     def __init__(self) -> None:
         self.ticks = self.updates = 0
-        self.episodes = []
+        self.jobs = []
 
     def tick(self) -> None:
         self.ticks += 1

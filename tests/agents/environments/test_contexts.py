@@ -162,9 +162,7 @@ def test_the_contexts_given_out_are_copies():
 @pytest.mark.parametrize("bounds", [(2.0, 1.0), (0.0, math.inf), (math.nan, 1.0), (1.0,), (1.0, 2.0, 3.0)])
 def test_a_bad_range_is_refused(bounds):
     for attempt in (lambda r: UniformContexts(r, 0), lambda r: draw_contexts(r, 1, 0)):
-        with pytest.raises(
-            UserError, match="^contexts: range of gravity is .* two finite numbers, low first$"
-        ):
+        with pytest.raises(UserError, match="^contexts: range of gravity is .* two finite numbers, low first$"):
             attempt({"gravity": bounds})
 
 

@@ -144,9 +144,7 @@ def differing(one, other):
     return {name for name in one if one[name].tobytes() != other[name].tobytes()}
 
 
-@pytest.mark.parametrize(
-    "task", ["walker/walk", "quadruped/walk", "fish/swim", "finger/spin", "humanoid/walk"]
-)
+@pytest.mark.parametrize("task", ["walker/walk", "quadruped/walk", "fish/swim", "finger/spin", "humanoid/walk"])
 def test_the_default_is_restored_bit_for_bit(task):
     env = environment(task)
     env.reset(seed=0, options={"context": {}})
@@ -294,9 +292,7 @@ def test_a_diverged_simulation_is_one_line(tmp_path, monkeypatch):
     env.reset(seed=0, options={"context": {"gravity": 5.0}})
     env.step(np.zeros(6, np.float32))
     env.physics.data.qvel[0] = np.nan
-    with pytest.raises(
-        UserError, match="dmc/cheetah/run: the simulation diverged at step 1 in .*5.0"
-    ) as caught:
+    with pytest.raises(UserError, match="dmc/cheetah/run: the simulation diverged at step 1 in .*5.0") as caught:
         env.step(np.zeros(6, np.float32))
     assert "\n" not in str(caught.value)
     env.reset(seed=0)
@@ -304,13 +300,9 @@ def test_a_diverged_simulation_is_one_line(tmp_path, monkeypatch):
 
 
 def test_unknown_names():
-    with pytest.raises(
-        UserError, match="unknown domain in environment 'dmc/wolker/walk'; valid: acrobot, .*"
-    ):
+    with pytest.raises(UserError, match="unknown domain in environment 'dmc/wolker/walk'; valid: acrobot, .*"):
         make_environment("dmc/wolker/walk")
     with pytest.raises(UserError, match="unknown task in environment 'dmc/walker/fly'; valid: .*walk, run$"):
         DmControl("walker", "fly")
-    with pytest.raises(
-        UserError, match="dmc/acrobot/swingup: unknown context feature 'geom_friction'; valid: gra"
-    ):
+    with pytest.raises(UserError, match="dmc/acrobot/swingup: unknown context feature 'geom_friction'; valid: gra"):
         make_environment("dmc/acrobot/swingup").set_context({"geom_friction": 2.0})

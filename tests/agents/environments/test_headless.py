@@ -42,9 +42,7 @@ def python(script, mujoco_gl):
     if mujoco_gl is not None:
         environment["MUJOCO_GL"] = mujoco_gl
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    return subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

@@ -135,9 +135,7 @@ def test_misuse_is_refused(kind):
             vector.step([Reset(0), Reset(1)])
         with pytest.raises(RuntimeError, match="environment 0 must be reset first"):
             vector.step([STEP])
-        with pytest.raises(
-            UserError, match="^environment faulty: unknown context feature 'gravity'; valid: fault$"
-        ):
+        with pytest.raises(UserError, match="^environment faulty: unknown context feature 'gravity'; valid: fault$"):
             vector.step([Reset(0, {"gravity": 1.0})])
         with pytest.raises(RuntimeError, match="environment 0 must be reset first"):
             vector.step([STEP])
@@ -155,9 +153,7 @@ def test_nan_and_infinity_are_named_with_environment_and_step(kind, fault, culpr
     try:
         vector.step([Reset(0, {"fault": fault})])
         vector.step([STEP])
-        with pytest.raises(
-            UserError, match=f"^environment faulty: {culprit} is NaN or infinite at step 2 in"
-        ):
+        with pytest.raises(UserError, match=f"^environment faulty: {culprit} is NaN or infinite at step 2 in"):
             vector.step([STEP])
     finally:
         vector.close()
@@ -166,9 +162,7 @@ def test_nan_and_infinity_are_named_with_environment_and_step(kind, fault, culpr
 def test_an_exception_comes_through_with_its_traceback(three):
     three.step([Reset(0), Reset(0, {"fault": faulty.RAISE}), Reset(0)])
     three.step([STEP] * 3)
-    with pytest.raises(
-        RuntimeError, match=r"(?s)process raised:.*faulty\.py.*KeyError: 'the world is out of joint'"
-    ):
+    with pytest.raises(RuntimeError, match=r"(?s)process raised:.*faulty\.py.*KeyError: 'the world is out of joint'"):
         three.step([STEP] * 3)
     assert three.step([Reset(0)] * 3)["is_first"].all()  # nobody's answer is left over
     np.testing.assert_array_equal(three.step([STEP] * 3)["observation/count"], np.ones((3, 1)))

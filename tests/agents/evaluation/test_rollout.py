@@ -10,7 +10,7 @@ from agents.dreamerv3.config import DreamerV3Config
 from agents.environments import SerialVector, make_environment
 from agents.errors import UserError
 from agents.evaluation.episodes import Job, list_jobs
-from agents.evaluation.rollout import run_episodes
+from agents.evaluation.rollout import ROWS, open_environments, run_episodes
 from worldmodels.config import WorldModelConfig
 from worldmodels.context import ContextSpec
 
@@ -24,6 +24,12 @@ def make_single():
 
 def make():
     return SerialVector([make_single])
+
+
+def run(agent, state, jobs, **options):
+    """Run the jobs in as many environments as there are rows for them."""
+    with open_environments(make, min(len(jobs), options.get("rows", ROWS))) as environments:
+        return run_episodes(agent, state, environments, jobs, **options)
 
 
 class LeaningAgent:
@@ -59,7 +65,7 @@ def play(job):
 @pytest.mark.parametrize("rows", [1, 4, 64])
 def test_episodes_equal_a_plain_loop(rows):
     done = []
-    episodes = run_episodes(LeaningAgent(), None, make, JOBS, record=True, rows=rows, on_episode=lambda: done.append(1))
+    episodes = run(LeaningAgent(), None, JOBS, record=True, rows=rows, on_episode=lambda: done.append(1))
     assert [episode.job for episode in episodes] == JOBS
     assert len(done) == len(JOBS)
     assert len({episode.length for episode in episodes}) > 3, "the test needs different episodes"
@@ -91,13 +97,13 @@ def test_episodes_equal_a_plain_loop(rows):
 
 
 def test_records_are_kept_only_if_asked_for():
-    assert [episode.records for episode in run_episodes(LeaningAgent(), None, make, JOBS[:2])] == [{}, {}]
+    assert [episode.records for episode in run(LeaningAgent(), None, JOBS[:2])] == [{}, {}]
 
 
 def test_max_steps_cuts_records():
     jobs = [JOBS[7], JOBS[8]]
-    whole = run_episodes(LeaningAgent(), None, make, jobs, record=True)
-    cut = run_episodes(LeaningAgent(), None, make, jobs, record=True, max_steps=6)
+    whole = run(LeaningAgent(), None, jobs, record=True)
+    cut = run(LeaningAgent(), None, jobs, record=True, max_steps=6)
     for long, short in zip(whole, cut, strict=True):
         assert long.length > 6 and short.length == 6
         for key, values in short.records.items():
@@ -121,11 +127,11 @@ def dreamer():
 
 def test_an_episode_does_not_depend_on_the_others(dreamer):
     agent, state = dreamer
-    reference = run_episodes(agent, state, make, JOBS, record=True)
+    reference = run(agent, state, JOBS, record=True)
     assert len({episode.length for episode in reference}) > 3
     assert len({tuple(e.records["action"][:8, 0]) for e in reference}) > 1
-    backwards = run_episodes(agent, state, make, JOBS[::-1], record=True)[::-1]
-    alone = [run_episodes(agent, state, make, [job], record=True)[0] for job in JOBS[::5]]
+    backwards = run(agent, state, JOBS[::-1], record=True)[::-1]
+    alone = [run(agent, state, [job], record=True)[0] for job in JOBS[::5]]
     for other, expected in [
         *zip(backwards, reference, strict=True),
         *zip(alone, reference[::5], strict=True),
@@ -135,7 +141,7 @@ def test_an_episode_does_not_depend_on_the_others(dreamer):
             np.testing.assert_array_equal(other.records[key], values)
 
 
-def test_bad_context_is_a_user_error_and_closes_the_environments():
+def test_environments_are_closed_whatever_happens():
     closed = []
 
     def make_watched():
@@ -143,20 +149,19 @@ def test_bad_context_is_a_user_error_and_closes_the_environments():
         env.close = lambda: closed.append(env)
         return env
 
-    with pytest.raises(UserError, match="gravitas"):
-        run_episodes(LeaningAgent(), None, make_watched, [Job("training", 0, {"gravitas": 1.0}, 3), JOBS[0]])
+    jobs = [Job("training", 0, {"gravitas": 1.0}, 3), JOBS[0]]
+    with pytest.raises(UserError, match="gravitas"), open_environments(make_watched, 2) as environments:
+        run_episodes(LeaningAgent(), None, environments, jobs)
     assert len(closed) == 2
 
 
+def test_no_more_environments_than_rows():
+    with open_environments(make, 10_000) as environments:
+        assert len(environments) == ROWS
+
+
 def test_action_repeat_counts_agent_steps():
-    jobs = JOBS[:2]
-    episodes = run_episodes(
-        LeaningAgent(),
-        None,
-        lambda: SerialVector([lambda: make_environment("cartpole", action_repeat=2)]),
-        jobs,
-        record=True,
-    )
-    for episode in episodes:
+    environments = [SerialVector([lambda: make_environment("cartpole", action_repeat=2)])]
+    for episode in run_episodes(LeaningAgent(), None, environments, JOBS[:2], record=True):
         assert episode.length == len(episode.records["reward"]) - 1
         assert episode.length < episode.episode_return <= 2 * episode.length
