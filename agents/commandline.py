@@ -11,11 +11,10 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from agents.configuration import check_contexts, find_config, read_yaml, settings, validate
+from agents.configuration import RunConfig, check_contexts, find_config, read_yaml, settings, validate
+from agents.configuration.overrides import apply_overrides, check_options, parse
 from agents.errors import UserError
 from agents.files import disk_full, full_message
-from agents.overrides import apply_overrides, check_options, parse
-from agents.run_config import RunConfig
 from agents.run_folder import RunFolder
 
 

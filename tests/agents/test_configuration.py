@@ -11,13 +11,14 @@ from agents.configuration import (
     RunConfig,
     differences,
     find_config,
+    finding,
     load_config,
     save_config,
     settings,
     shipped_configs,
 )
+from agents.configuration.fields import expand_contexts
 from agents.errors import UserError
-from agents.run_config import expand_contexts
 
 SHIPPED = sorted(path.stem for path in shipped_configs().glob("*.yaml"))
 
@@ -102,6 +103,16 @@ def test_a_name_means_the_file_here_before_the_shipped_one(tmp_path: Path, monke
     (tmp_path / "configs" / "smoke.yaml").write_text("seed: 7\n")
     assert load_config("smoke").seed == 7
     assert load_config(str(shipped_configs() / "smoke.yaml")).seed == 0
+
+
+def test_shipped_configurations_lie_in_the_package_once_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shipped_configs() == Path(__file__).resolve().parents[2] / "configs"
+    monkeypatch.setattr(finding, "__file__", str(tmp_path / "agents" / "configuration" / "finding.py"))
+    assert shipped_configs() == tmp_path / "configs"
+    (tmp_path / "agents" / "configs").mkdir(parents=True)
+    assert shipped_configs() == tmp_path / "agents" / "configs"
 
 
 def test_omitted_fields_have_their_defaults(tmp_path: Path) -> None:

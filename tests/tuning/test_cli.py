@@ -79,6 +79,22 @@ def test_help_names_every_command_and_does_not_wait_for_torch(command_environmen
     assert tuning.cli.main(["--help"]) == 0
 
 
+def test_a_mistake_in_a_configuration_does_not_wait_for_torch(
+    tmp_path: Path, command_environment: dict[str, str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text("agent: {horizn: 3}\n")
+    program = (
+        "import sys, agents.configuration, tuning.cli\n"
+        "assert tuning.cli.main(['train', 'mine.yaml']) == 2\n"
+        "assert 'torch' not in sys.modules"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=command_environment, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "unknown key 'agent.horizn'" in only_line(finished.stderr)
+
+
 @pytest.mark.parametrize("command", tuning.cli.COMMANDS)
 def test_every_command_has_help(command: str, in_process: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ending:

@@ -1,7 +1,6 @@
 """What a run consists of: frozen models in which every field names its meaning, unit, range and source.
 
-Reading, overriding and saving them is in `agents.configuration`; the agent's own models are in
-`agents.dreamerv3.config`.
+The agent's own models are in `agents.dreamerv3.config`.
 """
 
 from itertools import product

@@ -24,9 +24,11 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from agents.configuration import is_group, one_line, parse_yaml, settings, suggestion, validate
+from agents.configuration.checking import suggestion, validate
+from agents.configuration.dotted import is_group, settings
+from agents.configuration.fields import RunConfig
+from agents.configuration.yaml_files import one_line, parse_yaml
 from agents.errors import UserError
-from agents.run_config import RunConfig
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,148 @@
+"""Data to a checked configuration; every mistake is one `UserError` line that says what would be valid."""
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from agents.configuration.fields import RunConfig
+from agents.errors import UserError
+
+
+def validate(data: Mapping[str, Any], source: str, overridden: Sequence[str] = ()) -> RunConfig:
+    """Return the data as a checked configuration.
+
+    Args:
+        data: as read from YAML.
+        source: what an error names as the origin of a key.
+        overridden: the dotted keys that came from the command line, which errors then name as the origin.
+
+    Raises:
+        UserError: for the first wrong key, with what would be valid.
+    """
+    try:
+        # Through JSON because pydantic's strict mode then takes lists for tuples and whole numbers for
+        # floats, and nothing else for anything: no "8" for 8, no true for 1.
+        return RunConfig.model_validate_json(json.dumps(_whole(data), default=str), strict=True)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        raise UserError(_describe(_first(errors), source, overridden)) from error
+
+
+def _first(errors: list[ErrorDetails]) -> ErrorDetails:
+    """Return the first error; where a field may be of several kinds, the one for the kind that was meant."""
+    first = errors[0]
+    if not isinstance(first["input"], dict):
+        return first
+    field = first["loc"][:-1]
+    return max((error for error in errors if error["loc"][: len(field)] == field), key=lambda e: len(e["loc"]))
+
+
+def _whole(data: Any) -> Any:
+    """Replace whole floats such as 1e6 by integers, which are valid for both kinds of fields."""
+    if isinstance(data, Mapping):
+        return {str(key): _whole(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_whole(value) for value in data]
+    if isinstance(data, float) and data.is_integer() and abs(data) < 2**53:
+        return int(data)
+    return data
+
+
+# What pydantic says, in the words of YAML.
+_WORDS = [
+    ("^Input should be a valid array", "must be a list"),
+    ("^Input should be (an object|a valid dictionary)", "must be a mapping of keys to values"),
+    ("^Input should be a valid integer", "must be an integer"),
+    ("^Input should be a valid", "must be a"),
+    ("^Input should", "must"),
+    ("^Field required", "must be given"),
+]
+
+
+def _describe(error: ErrorDetails, source: str, overridden: Sequence[str]) -> str:
+    parts, model, description = _locate(error["loc"])
+    key = ".".join(parts)
+    if any(key == given or key.startswith(given + ".") for given in overridden):
+        source = "command line"
+    if error["type"] == "extra_forbidden" and model is not None:
+        valid = list(model.model_fields)
+        return f"{source}: unknown key {key!r}{suggestion(parts[-1], valid)}; valid here: {', '.join(valid)}"
+    message = error["msg"].removeprefix("Value error, ")
+    for words, better in _WORDS:
+        message = re.sub(words, better, message)
+    place = f"{source}: {key}" if key else source
+    value = error["input"]
+    shown = "" if isinstance(value, dict | list) else f", got {json.dumps(value, default=str)}"
+    meaning = f" ({description.split('. ')[0].rstrip('.')})" if description and model is None else ""
+    return f"{place}: {message}{shown}{meaning}"
+
+
+def _locate(loc: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel] | None, str | None]:
+    """Return what pydantic's location means: the keys, the group that holds the last one, its description.
+
+    The group is None where the last key is a setting; pydantic's names for kinds of a setting are left out.
+    """
+    keys: list[str] = []
+    model: type[BaseModel] | None = RunConfig
+    kinds: dict[str, type[BaseModel]] = {}
+    description = None
+    for part in map(str, loc):
+        if model is not None:
+            keys.append(part)
+            field = model.model_fields.get(part)
+            if field is None:
+                break
+            annotation: Any = field.annotation
+            options = [annotation, *get_args(annotation)]
+            kinds = {kind.__name__: kind for kind in options if isinstance(kind, type) and issubclass(kind, BaseModel)}
+            model = annotation if annotation in kinds.values() else None
+            description = field.description
+        elif part in kinds:
+            model = kinds[part]
+        elif "[" not in part:
+            keys.append(part)
+    return keys, model, description
+
+
+def suggestion(word: str, words: Sequence[str], prefix: str = "") -> str:
+    """Return ' (did you mean ...?)' with the most similar of the words, or '' where none is similar."""
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    return f" (did you mean '{prefix}{close[0]}'?)" if close else ""
+
+
+def check_contexts(config: RunConfig, source: str) -> None:
+    """Check the environment's name, the features and all context values against the environment.
+
+    Raises:
+        UserError: an unknown environment or feature, or a value out of the feature's bounds.
+    """
+    from agents.environments import make_environment
+
+    environment = make_environment(config.environment.name, features=config.environment.features)
+    try:
+        bounds = {feature.name: feature for feature in environment.features}
+    finally:
+        environment.close()
+    training = config.contexts.training
+    places = [("contexts.training.ranges", {name: value}) for name, pair in training.ranges.items() for value in pair]
+    places += [("contexts.training.contexts", context) for context in training.contexts]
+    for region, contexts in config.contexts.evaluation.regions.items():
+        places += [(f"contexts.evaluation.regions.{region}", context) for context in contexts]
+    for key, context in places:
+        for name, value in context.items():
+            feature = bounds.get(name)
+            if feature is None:
+                raise UserError(
+                    f"{source}: {key}: the environment {config.environment.name!r} shows no feature {name!r}"
+                    f"{suggestion(name, list(bounds))}; it shows: {', '.join(bounds)}"
+                )
+            if not feature.low <= value <= feature.high:
+                raise UserError(
+                    f"{source}: {key}: {name} must be from {feature.low:g} to {feature.high:g} "
+                    f"{feature.unit}, got {value:g}"
+                )
