@@ -11,7 +11,7 @@ import torch
 
 
 def seed_for(seed: int, stream: str, *counters: int) -> int:
-    """Return a 63-bit seed that depends on every argument.
+    """Return a 63-bit seed that depends on every argument (torch's CPU generator uses 32 bits of it).
 
     Args:
         seed: the run's seed.

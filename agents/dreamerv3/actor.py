@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldmodels.layers import MLP, Linear
+from worldmodels.layers import MLP, Linear, full_precision
 
 LOW_DEVIATION, HIGH_DEVIATION = 0.1, 1.0
 OUTPUT_SCALE = 0.01
@@ -42,7 +42,7 @@ class Actor(nn.Module):
     def forward(self, features: Float[Tensor, "*N I"]) -> dict[str, Float[Tensor, "*N A"]]:
         """Return the policy's parameters."""
         hidden = self.mlp(features)
-        raw = {name: output(hidden) for name, output in self.outputs.items()}
+        raw = {name: full_precision(output(hidden)) for name, output in self.outputs.items()}
         if self.action.discrete:
             return raw
         spread = HIGH_DEVIATION - LOW_DEVIATION

@@ -23,7 +23,9 @@ def observe(networks: Networks, batch: Tree, noise: Float[Tensor, "B T C S"] | N
 
     Args:
         batch: flat records [B, T, ...]; ``action`` at t is chosen after observation t. With ``carry/deter``,
-            ``carry/stoch`` and ``carry/action`` [B, ...] the sequences start from there, else from zero.
+            ``carry/stoch`` and ``carry/action`` [B, ...] the sequences start from there, as the reference's do from
+            stored latents; else, and so far always in training, from zero: a sequence cut out of the middle of
+            an episode then needs its first steps to find its state.
         noise: Gumbel noise of the posterior, or None for the modes.
 
     Returns:
