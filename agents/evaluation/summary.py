@@ -109,6 +109,8 @@ def write_csv(episodes: Sequence[Episode], features: Sequence[Feature]) -> bytes
 def make_table(summaries: Sequence[RegionSummary], features: Sequence[Feature], title: str, confidence: float) -> Table:
     """Lay out the summaries for printing, to fit 80 columns; values at their default are not named."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.caption = "bootstrap over the episodes of this one agent: other seeds vary more"
+    table.caption_justify = "left"
     interval = f"{100 * confidence:g}% interval"
     table.add_column("region", no_wrap=True)
     table.add_column("contexts\n× episodes", justify="right", no_wrap=True)

@@ -16,6 +16,8 @@ from agents.evaluation.episodes import Job, evaluation_seed
 from agents.evaluation.rollout import Episode
 from agents.evaluation.summary import describe_context, make_table, summarize, write_csv
 from agents.run_folder import RunFolder
+from agents.seeding import numpy_generator
+from agents.statistics import bootstrap_interval, interquartile_mean, mean
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,10 @@ def test_summary_by_hand():
     assert (summary.worst_return, summary.worst_context) == (25.0, {"gravity": 9.8, "length": 0.5})
     # Only context 0 varies: the mean of all is at least (10 + 100) / 2 and at most (40 + 100) / 2.
     assert 55 <= summary.mean_interval[0] < 62.5 < summary.mean_interval[1] <= 70
+    for interval, statistic in ((summary.mean_interval, mean), (summary.iqm_interval, interquartile_mean)):
+        generator = numpy_generator(0, "bootstrap/training")
+        assert interval == bootstrap_interval(list(returns.values()), statistic, generator, confidence=0.9)
+    assert summary.mean_interval != summary.iqm_interval
     assert write_csv(episodes, features).decode().splitlines()[:2] == [
         "region,context_id,gravity,length,seed,episode_return,episode_length",
         "training,0,9.8,0.5,0,10.0,10",
