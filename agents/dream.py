@@ -60,22 +60,16 @@ def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonEr
     run = RunFolder.open(folder)
     configure_torch(run.config())
     agent, state, config = load_agent(run)
-    make = partial(make_vector, config, 1, serial=True)
     jobs = spread_jobs(training_contexts(config), episodes, config.evaluation.seed)
     console = Console()
-    steps = OBSERVED - 1 + horizon
+    make = partial(make_vector, config, 1, serial=True)
     with (
         open_environments(make, len(jobs)) as environments,
         episode_progress("recording", len(jobs), console) as on_episode,
     ):
-        features = environments[0].features
+        features, steps = environments[0].features, OBSERVED - 1 + horizon
         recorded = run_episodes(agent, state, environments, jobs, record=True, max_steps=steps, on_episode=on_episode)
-    recorded = [episode for episode in recorded if episode.length >= OBSERVED]
-    if not recorded:
-        raise UserError(
-            f"{run.path}: every episode is over before step {OBSERVED}, where the dream would begin; "
-            "train the agent longer or record more episodes"
-        )
+    recorded = _long_enough(recorded, run.path)
     records = [episode.records for episode in recorded]
     vectors = np.stack([record["context"][0] for record in records])
     partners = most_distant(vectors)
@@ -90,6 +84,17 @@ def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonEr
         console.print(note)
     console.print(f"The picture is {run.dream / 'dream.png'}, the numbers lie beside it", soft_wrap=True)
     return overall
+
+
+def _long_enough(recorded: Sequence[Episode], path: Path) -> list[Episode]:
+    """The episodes that go beyond the observed steps; a UserError if there is none."""
+    kept = [episode for episode in recorded if episode.length >= OBSERVED]
+    if not kept:
+        raise UserError(
+            f"{path}: every episode is over before step {OBSERVED}, where the dream would begin; "
+            "train the agent longer or record more episodes"
+        )
+    return kept
 
 
 def spread_jobs(contexts: Sequence[Mapping[str, float]], episodes: int, seed: int) -> list[Job]:
