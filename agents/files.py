@@ -1,12 +1,13 @@
-"""Writing files so that whatever happens, either the old or the new content is there, whole."""
+"""Files that are whole or not there: written atomically, and read only if they have the hash they should have."""
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from agents.errors import UserError
+from agents.errors import Damaged, UserError
 
 _FULL = {
     errno.ENOSPC: "the disk is full",
@@ -28,12 +29,42 @@ def disk_full(error: BaseException) -> str | None:
     return None
 
 
-def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+def digest(content: bytes) -> str:
+    """Return the content's BLAKE2b hash, 32 hexadecimal digits."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def read_intact(path: Path, expected: str | None = None) -> bytes:
+    """Return the content of a file.
+
+    Args:
+        path: the file.
+        expected: the `digest` that its content should have, where that is known.
+
+    Raises:
+        Damaged: there is no such file, or its content is another.
+        UserError: it cannot be read for another reason, which says nothing about its content.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise Damaged(f"{path}: missing; restore it from a copy") from error
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); mend that and run the same command again"
+        ) from error
+    if expected is not None and digest(content) != expected:
+        raise Damaged(f"{path}: damaged; restore it from a copy")
+    return content
+
+
+def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object], *, sync_parent: bool = True) -> None:
     """Write a file by way of a temporary one that is synced and renamed; parents are made.
 
     Args:
         path: the file.
         content: its bytes, or a function that writes them to the open file that it is given.
+        sync_parent: whether the renaming is synced too; who writes many files calls `sync_folder` once instead.
 
     Raises:
         UserError: no room, or no permission; the old file is untouched and the temporary one is removed.
@@ -52,7 +83,8 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        if sync_parent:
+            sync_folder(path.parent)
     except Exception as error:
         words = disk_full(error)
         if words is not None:

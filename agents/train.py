@@ -1,6 +1,7 @@
 """Trains an agent, or continues to: the one entry point of training."""
 
 import signal
+from contextlib import closing
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -51,17 +52,15 @@ def train(config: RunConfig, folder: Path) -> None:
 def _train(session: Session, console: Console) -> None:
     total = session.config.training.environment_steps
     path, done = session.run.path, session.env_steps
-    if session.epochs_left == 0:
-        _say(console, f"{path}: finished before ({done} steps), nothing to train")
-        return
-    if done:
-        _say(console, f"{path}: continuing at {done} of {total} steps")
-    board = TensorBoard(session.run.tensorboard, session.env_steps)
-    try:
-        with ProgressReport(total, session.env_steps, console) as progress:
+    rows = [row | timing for row, timing in zip(session.rows, session.timing, strict=True)]
+    with closing(TensorBoard(session.run.tensorboard, rows)) as board:
+        if session.epochs_left == 0:
+            _say(console, f"{path}: finished before ({done} steps), nothing to train")
+            return
+        if done:
+            _say(console, f"{path}: continuing at {done} of {total} steps")
+        with ProgressReport(total, done, console) as progress:
             fit(session, EpochBoundary(session, progress, board))
-    finally:
-        board.close()
 
 
 def fit(session: Session, boundary: pl.Callback) -> None:

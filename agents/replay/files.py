@@ -1,7 +1,5 @@
 """Page files: safetensors named by their content, written once, shared by every manifest of a folder."""
 
-import hashlib
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,11 +9,12 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from agents.errors import UserError
+from agents.errors import Damaged
+from agents.files import digest, read_intact
 from agents.replay.storage import Array, Spec
 
 _PAGE = re.compile(r"[0-9a-f]{32}\.safetensors")
-_TEMPORARY = re.compile(r"[0-9a-f]{32}\.safetensors\.[0-9]+\.tmp")
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.safetensors\.[0-9]+\.tmp")
 
 
 def encode_page(records: Mapping[str, Array]) -> tuple[str, bytes]:
@@ -25,64 +24,27 @@ def encode_page(records: Mapping[str, Array]) -> tuple[str, bytes]:
         records: [rows, ...] for each key.
     """
     content = safetensors.numpy.save({key: np.ascontiguousarray(value) for key, value in records.items()})
-    return hashlib.blake2b(content, digest_size=16).hexdigest() + ".safetensors", content
-
-
-def write_page(folder: Path, name: str, content: bytes) -> None:
-    """Write a page file so that it either exists whole or not at all, whenever the process dies.
-
-    Raises:
-        UserError: if the file system refuses, as on a full disk; nothing else is touched.
-    """
-    path = folder / name
-    temporary = folder / f"{name}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: cannot write this replay page: {error.strerror}; make room or choose another folder "
-            "(what was saved before is unharmed)"
-        ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the folder's entries durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return f"{digest(content)}.safetensors", content
 
 
 def read_page(folder: Path, name: str, specs: Mapping[str, Spec], rows: int) -> dict[str, Array]:
     """Return the records [rows, ...] of a page file.
 
     Raises:
-        UserError: if the file is missing, damaged, or holds other records than ``specs`` and ``rows`` say.
+        Damaged: the file is missing, damaged, or holds other records than ``specs`` and ``rows`` say.
+        UserError: the file cannot be read for another reason.
     """
     path = folder / name
     if not _PAGE.fullmatch(name):
-        raise UserError(f"{path}: not the name of a replay page; the manifest is damaged")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot read this replay page: {error.strerror}; restore it or use another checkpoint"
-        ) from error
-    if hashlib.blake2b(content, digest_size=16).hexdigest() + ".safetensors" != name:
-        raise UserError(f"{path}: this replay page is damaged; restore it or use another checkpoint")
+        raise Damaged(f"{path}: not the name of a replay page; the manifest is damaged")
+    content = read_intact(path, path.stem)
     try:
         records = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: not a replay page: {error}") from error
+        raise Damaged(f"{path}: not a replay page: {error}") from error
     expected = {key: ((rows, *spec.shape), spec.dtype) for key, spec in specs.items()}
     if {key: (value.shape, value.dtype) for key, value in records.items()} != expected:
-        raise UserError(f"{path}: this replay page holds other records than its manifest says")
+        raise Damaged(f"{path}: this replay page holds other records than its manifest says")
     return records
 
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from agents.errors import UserError
+from agents.errors import Damaged, UserError
+from agents.files import atomic_write, sync_folder
 from agents.replay import files
 from agents.replay.storage import Array, Spec
 from agents.replay.store import Index, PageStore
@@ -273,7 +274,7 @@ class Replay:
             sizes = [min(self.page_length, length - begin) for begin in range(0, length, self.page_length)]
             slots = self._table.slots(stream).tolist()
             pages.append([self._save_page(*page, folder, present) for page in zip(slots, sizes, strict=True)])
-        files.sync_folder(folder)
+        sync_folder(folder)
         return {
             "format": _FORMAT,
             "specs": {key: [list(spec.shape), np.dtype(spec.dtype).name] for key, spec in self.specs.items()},
@@ -296,7 +297,7 @@ class Replay:
         if full:
             self.store.set_name(slot, name)
         if name not in present:
-            files.write_page(folder, name, content)
+            atomic_write(folder / name, content, sync_parent=False)
             present.add(name)
         return name
 
@@ -310,11 +311,15 @@ class Replay:
             store: where to put the pages. Full pages that it has already (of another member) are shared.
 
         Raises:
-            UserError: if the manifest is damaged, or a page file is missing or damaged.
+            Damaged: the manifest is damaged, or a page file is missing or damaged.
+            UserError: another version wrote the manifest, a page cannot be read, or there is no room for the pages.
         """
+        if manifest.get("format", _FORMAT) != _FORMAT:
+            raise UserError(
+                f"{folder}: replay manifest of format {manifest['format']}; this version reads {_FORMAT}, "
+                "so continue with the one that wrote it"
+            )
         try:
-            if manifest["format"] != _FORMAT:
-                raise ValueError(f"format {manifest['format']}, not {_FORMAT}")
             specs = {key: Spec(tuple(shape), dtype) for key, (shape, dtype) in manifest["specs"].items()}
             counters = np.array([manifest["length"], manifest["unserved"]], np.int64)
             page_length = int(manifest["page_length"])
@@ -324,7 +329,7 @@ class Replay:
                 raise ValueError("its pages do not match its lengths")
             next_serial = int(manifest["next_serial"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{folder}: damaged replay manifest: {error!r}; use another checkpoint") from error
+            raise Damaged(f"{folder}: damaged replay manifest: {error!r}; use another checkpoint") from error
         replay = cls(specs, capacity=capacity, streams=len(pages), page_length=page_length, store=store)
         for stream, names in enumerate(pages):
             for number, name in enumerate(names):

@@ -15,10 +15,10 @@ from agents.training.session import Session, check_finite
 
 
 class EpochBoundary(Callback):
-    """Ends every epoch: a row of metrics, the best agent kept, the checkpoint, the tables, in this order.
+    """Ends every epoch: a row of metrics, the best agent kept, the checkpoint, tables and TensorBoard, in this order.
 
-    The tables come last and hold only what a checkpoint holds, so a run that is killed anywhere in between
-    finds all of it again.
+    Tables and TensorBoard come last, hold only what a checkpoint holds, and are written anew from it when a
+    run is continued, so one that is killed anywhere in between finds all of it again.
 
     Args:
         session: the run.

@@ -13,28 +13,25 @@ Layout, below a run's ``checkpoints`` folder::
          agent-000010000.safetensors     the state tree
 """
 
-import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from tensordict import TensorDict
 
 from agents.dreamerv3 import check_same_structure, flatten_state, unflatten_state
-from agents.errors import UserError
-from agents.files import atomic_write, disk_full, full_message, sync_folder
+from agents.errors import Damaged, UserError
+from agents.files import atomic_write, digest, disk_full, full_message, read_intact, sync_folder
 from agents.replay import Replay, collect_garbage
 
 FORMAT = 1
-DAMAGE = (OSError, ValueError, KeyError, SafetensorError)  # how a torn checkpoint makes itself felt
 logger = logging.getLogger(__name__)
 
 
@@ -45,11 +42,6 @@ class Checkpoint:
     progress: dict[str, Any]  # counters, open episodes, metric rows, replay manifest
     agent: dict[str, torch.Tensor]  # the state tree, by path
     collector: dict[str, torch.Tensor]
-
-
-def digest(content: bytes) -> str:
-    """Return the content's BLAKE2b hash, 32 hexadecimal digits."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 @contextmanager
@@ -129,26 +121,28 @@ class Checkpoints:
                 sync_folder(self.folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-            self._prune()
+            self._prune(step)
 
-    def _prune(self) -> None:
-        steps = self.steps()
-        for step in steps[: -self.keep]:
+    def _prune(self, latest: int) -> None:
+        """Keep the checkpoints up to ``latest``, which was saved just now, and torn ones that it has yet to reach."""
+        for step in [step for step in self.steps() if step <= latest][: -self.keep]:
             shutil.rmtree(self.path(step))
-        manifests = []
-        for step in steps[-self.keep :]:
-            with suppress(*DAMAGE):
-                manifests.append(self._manifest(step)["progress"]["replay"])
+        try:
+            manifests = [self._manifest(step)["progress"]["replay"] for step in self.steps()]
+        except Damaged:  # nobody knows which pages that one names; it might be restored
+            return
         collect_garbage(self.pages, manifests)
 
     def latest(self, load_replay: Callable[[dict[str, Any]], Replay]) -> tuple[Checkpoint, Replay] | None:
         """Return the latest intact checkpoint and its replay, passing over torn ones; None before the first.
 
+        Only `Damaged` content is passed over: whatever else fails may be well again with the next try.
+
         Args:
             load_replay: makes the replay of a manifest.
 
         Raises:
-            UserError: there are checkpoints, but none is intact.
+            UserError: there are checkpoints, but none is intact; or one cannot be read for another reason.
         """
         for leftover in self.folder.glob(".writing-*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -157,30 +151,39 @@ class Checkpoints:
             try:
                 checkpoint = self._read(step)
                 return checkpoint, load_replay(checkpoint.progress["replay"])
-            except (*DAMAGE, UserError) as error:
+            except Damaged as error:
                 logger.warning("%s cannot be used (%s); trying the one before", self.path(step), error)
         if steps:
-            raise UserError(f"{self.folder}: no intact checkpoint; remove the run folder to start over")
+            raise UserError(
+                f"{self.folder}: no intact checkpoint; restore one, or the replay pages that are missing or damaged, "
+                "from a copy, or choose another folder with --run"
+            )
         return None
 
     def _manifest(self, step: int) -> dict[str, Any]:
-        folder = self.path(step)
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        body = manifest["body"]
-        if _body_digest(body) != manifest["hash"]:
-            raise ValueError("manifest.json does not have the hash it tells")
+        path = self.path(step) / "manifest.json"
+        content = read_intact(path)
+        try:
+            manifest = json.loads(content)
+            body = manifest["body"]
+            intact = _body_digest(body) == manifest["hash"]
+        except (ValueError, KeyError, TypeError):
+            intact = False
+        if not intact:
+            raise Damaged(f"{path}: damaged; restore it from a copy")
         if body["format"] != FORMAT:
-            raise UserError(f"{folder}: written in format {body['format']}; this version reads {FORMAT}")
+            raise UserError(
+                f"{path.parent}: written in format {body['format']}; this version reads {FORMAT}, so continue with "
+                "the one that wrote it, or choose another folder with --run"
+            )
         return body
 
     def _read(self, step: int) -> Checkpoint:
         body = self._manifest(step)
-        tensors = {}
-        for name, expected in body["files"].items():
-            content = (self.path(step) / name).read_bytes()
-            if digest(content) != expected:
-                raise ValueError(f"{name} does not have the hash that manifest.json tells")
-            tensors[name] = safetensors.load(content)
+        tensors = {
+            name: safetensors.load(read_intact(self.path(step) / name, expected))
+            for name, expected in body["files"].items()
+        }
         return Checkpoint(body["progress"], tensors["agent.safetensors"], tensors["collector.safetensors"])
 
 
@@ -200,14 +203,29 @@ class BestAgent:
         self.note = folder / "best.json"
 
     def read_note(self) -> dict[str, Any] | None:
-        """Return the note on the kept agent (file, hash, score and steps), None before the first."""
-        return json.loads(self.note.read_text()) if self.note.exists() else None
+        """Return the note on the kept agent (file, hash, score and steps), None before the first.
+
+        Raises:
+            Damaged: the note is cut or changed.
+            UserError: it cannot be read.
+        """
+        if not self.note.exists():
+            return None
+        content = read_intact(self.note)
+        try:
+            note = json.loads(content)
+            return {key: note[key] for key in ("file", "hash", "env_steps", "validation_return")}
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(
+                f"{self.note}: damaged; restore it from a copy, or move {self.folder} elsewhere and go on without "
+                "the agent that was kept"
+            ) from error
 
     def offer(self, state: TensorDict, env_steps: int, validation_return: float) -> bool:
         """Keep ``state`` if it is at least as good as what is kept; return whether it was.
 
         Raises:
-            UserError: the disk is full or fails; the agent kept before is untouched.
+            UserError: the disk is full or fails, or the note is damaged; the agent kept before is untouched.
         """
         note = self.read_note()
         if note is not None and note["validation_return"] > validation_return:
@@ -223,7 +241,11 @@ class BestAgent:
         return True
 
     def tidy(self) -> None:
-        """Remove agents that are no longer kept, and what a kill left half written."""
+        """Remove agents that are no longer kept, and what a kill left half written.
+
+        Raises:
+            UserError: the note is damaged or cannot be read; nothing is removed.
+        """
         note = self.read_note()
         wanted = {self.note.name, note["file"] if note else None}
         for path in self.folder.glob("*"):
@@ -234,12 +256,16 @@ class BestAgent:
         """Return the leaves of the kept state tree.
 
         Raises:
-            UserError: no agent has been kept yet, or its file is damaged.
+            UserError: no agent has been kept yet, or its file is missing, damaged or cannot be read.
         """
         note = self.read_note()
         if note is None:
             raise UserError(f"{self.folder}: no agent has been kept yet; train until the first validation")
-        content = (self.folder / note["file"]).read_bytes()
-        if digest(content) != note["hash"]:
-            raise UserError(f"{self.folder / note['file']}: damaged; train again or restore it from a copy")
+        try:
+            content = read_intact(self.folder / note["file"], note["hash"])
+        except Damaged:
+            newer = self.read_note()  # training may have kept a better agent since, and removed this one
+            if newer is None or newer == note:
+                raise
+            content = read_intact(self.folder / newer["file"], newer["hash"])
         return safetensors.load(content)

@@ -2,14 +2,16 @@
 
 ``metrics.csv`` has one row per epoch and nothing that depends on the clock, so that equal runs have equal
 files; what took how long is in ``timing.csv``. Both are rewritten whole, atomically, at every epoch's end,
-from rows that the checkpoint also holds.
+from rows that the checkpoint also holds. TensorBoard's events are written anew from them at every start.
 """
 
 import csv
 import io
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
@@ -41,31 +43,61 @@ def write_table(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 class TensorBoard:
-    """Event files with the environment steps as the step; those after ``env_steps`` are purged on resume.
+    """An event file with the environment steps as the step.
+
+    Opening it empties the event files that are there and begins one with ``rows``, so that after a kill at any
+    moment TensorBoard shows what the checkpoint holds. Wall times are those of training without pauses.
 
     A failing disk costs the events but not the run: it is told once, and the checkpoint tells it again
     where it matters.
+
+    Args:
+        folder: where the event file lies.
+        rows: of the epochs that the checkpoint holds; ``env_steps`` and ``total_seconds`` are in every row.
     """
 
-    def __init__(self, folder: Path, env_steps: int) -> None:
-        self._writer = SummaryWriter(str(folder), purge_step=env_steps + 1)
+    def __init__(self, folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
+        self._began = time.time() - (rows[-1]["total_seconds"] if rows else 0.0)
         self._broken = False
+        with self._telling_failure():
+            for old in folder.glob("events.out.tfevents.*"):
+                _retire(old)
+            # A TensorBoard that is looking on has read the old file: the new one tells it to forget that.
+            self._writer = SummaryWriter(str(folder), purge_step=0)
+            for row in rows:
+                self._add(row)
+            self._writer.flush()
 
     def write(self, row: Mapping[str, float]) -> None:
         """Write one row; its ``env_steps`` is the step."""
         if self._broken:
             return
-        try:
-            for name in row.keys() - {"epoch", "env_steps"}:
-                value = row[name]
-                self._writer.add_scalar(name, value, int(row["env_steps"]))
+        with self._telling_failure():
+            self._add(row)
             self._writer.flush()
-        except OSError as error:
-            self._broken = True
-            logger.warning("TensorBoard events are no longer written: %s", error)
 
     def close(self) -> None:
         """Close the event file."""
         if not self._broken:
             with suppress(OSError):  # the checkpoint, written before, is what counts
                 self._writer.close()
+
+    def _add(self, row: Mapping[str, float]) -> None:
+        for name in row.keys() - {"epoch", "env_steps"}:
+            self._writer.add_scalar(name, row[name], int(row["env_steps"]), self._began + row["total_seconds"])
+
+    @contextmanager
+    def _telling_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._broken = True
+            logger.warning("TensorBoard events are no longer written: %s", error)
+
+
+def _retire(events: Path) -> None:
+    """Empty an event file; remove it at the next opening. One that is looking on never leaves a file that is gone."""
+    if events.stat().st_size:
+        os.truncate(events, 0)
+    else:
+        events.unlink()

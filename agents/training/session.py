@@ -7,7 +7,7 @@ from typing import Any
 
 from agents.configuration import RunConfig
 from agents.dreamerv3 import flatten_state
-from agents.errors import UserError
+from agents.errors import Damaged, UserError
 from agents.evaluation.rollout import open_environments
 from agents.replay import Replay
 from agents.run_folder import RunFolder
@@ -48,7 +48,8 @@ class Session:
         rows, timing: of metrics.csv and timing.csv, one per epoch done.
 
     Raises:
-        UserError: no checkpoint is intact, or the environments do not come back to where they were.
+        UserError: no checkpoint is intact, the note on the kept agent is damaged, or the environments do not come
+            back to where they were.
     """
 
     def __init__(self, config: RunConfig, run: RunFolder) -> None:
@@ -126,7 +127,12 @@ class Session:
         restore_state(self.learner.state, checkpoint.agent, self.run.checkpoints)
         # What counts is what this command says, not what the tree was saved with.
         self.learner.agent.apply_hyperparameters(self.learner.state, self.config.agent.hyperparameters)
-        self.learner.updates = progress["updates"]
+        self.learner.updates = int(self.learner.state["counters", "updates"])
+        if self.learner.updates != progress["updates"]:
+            raise Damaged(
+                f"{self.run.checkpoints}: the checkpoint tells {progress['updates']} updates, its agent "
+                f"{self.learner.updates}; restore it from a copy, or choose another folder with --run"
+            )
         self.rows, self.timing = progress["rows"], progress["timing"]
         self.collector.restore(progress["collector"], checkpoint.collector)
 

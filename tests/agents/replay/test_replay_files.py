@@ -5,14 +5,16 @@ import gc
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from agents.errors import UserError
+from agents.errors import Damaged, UserError
 from agents.replay import PageStore, Replay, Spec, collect_garbage
 
 
@@ -155,7 +157,7 @@ def test_garbage_collection_leaves_exactly_the_named_pages(feeder, tmp_path):
     feeder(40)
     second = feeder.replay.save(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
-    torn = tmp_path / f"{'0' * 32}.safetensors.99.tmp"
+    torn = tmp_path / f".{'0' * 32}.safetensors.99.tmp"
     torn.write_bytes(b"half a page")
     assert collect_garbage(tmp_path, [first, second]) == [torn]
 
@@ -180,7 +182,7 @@ def test_full_disk_loses_nothing(tools, feeder, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(UserError, match="No space left on device") as raised:
+        with pytest.raises(UserError, match="the disk is full") as raised:
             feeder.replay.save(tmp_path)
     assert str(tmp_path) in str(raised.value) and "\n" not in str(raised.value)
     assert set(page_files(tmp_path)) == files  # no torn file either
@@ -188,6 +190,18 @@ def test_full_disk_loses_nothing(tools, feeder, tmp_path, monkeypatch):
     assert tools.all_sequences(feeder.replay, 5) == sequences
     after = feeder.replay.save(tmp_path)  # room again
     assert tools.all_sequences(Replay.load(after, tmp_path), 5) == sequences
+
+
+def test_every_page_is_synced_and_then_their_folder_once(feeder, tmp_path, monkeypatch):
+    synced, real = [], os.fsync
+
+    def fsync(descriptor):
+        synced.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "page")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    feeder.replay.save(tmp_path)
+    assert synced == ["page"] * 8 + ["folder"]
 
 
 def test_folder_that_cannot_be_made_is_one_error(feeder, tmp_path):
@@ -244,12 +258,31 @@ def test_damaged_page_is_one_error_that_names_it(feeder, tmp_path, damage, numbe
         flipped = content[:-1] + bytes([content[-1] ^ 1])
         path.write_bytes({"cut": content[:-7], "flipped": flipped, "empty": b""}[damage])
     store = PageStore(feeder.replay.specs, 10)
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(Damaged) as raised:
         Replay.load(manifest, tmp_path, store=store)
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
     del raised  # its traceback holds the half-loaded replay
     gc.collect()
     assert store.pages_in_use == 0
+
+
+def test_page_that_cannot_be_read_now_is_not_called_damaged(feeder, tmp_path, monkeypatch):
+    manifest = feeder.replay.save(tmp_path)
+
+    def read_bytes(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(UserError, match="cannot be read .Permission denied") as raised:
+        Replay.load(manifest, tmp_path)
+    assert not isinstance(raised.value, Damaged) and "\n" not in str(raised.value)
+
+
+def test_another_format_is_not_called_damaged(feeder, tmp_path):
+    manifest = feeder.replay.save(tmp_path) | {"format": 99}
+    with pytest.raises(UserError, match="manifest of format 99; this version reads 1") as raised:
+        Replay.load(manifest, tmp_path)
+    assert not isinstance(raised.value, Damaged)
 
 
 def changed(key, value):
@@ -264,7 +297,6 @@ def changed(key, value):
     [
         lambda manifest: manifest.clear(),
         lambda manifest: manifest.update(pages=[], serials=[], length=[], unserved=[]),
-        changed("format", lambda _: 99),
         changed("length", lambda old: [old[0], 5]),
         changed("length", lambda old: [old[0], old[1] - 1]),
         changed("pages", lambda old: [[*old[0][:-1], "../../etc/passwd"], old[1]]),
@@ -278,7 +310,7 @@ def changed(key, value):
 def test_damaged_manifest_is_one_error(feeder, tmp_path, change):
     manifest = feeder.replay.save(tmp_path)
     change(manifest)
-    with pytest.raises(UserError, match="manifest") as raised:
+    with pytest.raises(Damaged, match="manifest") as raised:
         Replay.load(manifest, tmp_path)
     assert "\n" not in str(raised.value)
 

@@ -12,7 +12,8 @@ import torch
 from tensordict import TensorDict
 
 from agents.dreamerv3 import flatten_state
-from agents.errors import UserError
+from agents.errors import Damaged, UserError
+from agents.files import digest
 from agents.replay import Replay, Spec
 from agents.training.checkpoint import BestAgent, Checkpoint, Checkpoints, disk_errors, restore_state
 
@@ -62,6 +63,30 @@ class Run:
         return step
 
 
+def fill_the_disk(patch, allowed):
+    """Let the disk be full after ``allowed`` syncs."""
+    real, calls = os.fsync, iter(range(allowed))
+
+    def full(descriptor):
+        if next(calls, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    patch.setattr(os, "fsync", full)
+
+
+def refuse_to_read(patch, file):
+    """Let one file be unreadable (permissions would not stop a superuser)."""
+    real = Path.read_bytes
+
+    def read(path):
+        if path == file:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path)
+
+    patch.setattr(Path, "read_bytes", read)
+
+
 def test_latest_is_what_was_saved_and_none_before(tmp_path):
     run = Run(tmp_path)
     assert run.latest() is None
@@ -92,7 +117,8 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path, name, damage, 
         file.unlink()
     else:
         middle = len(content) // 2
-        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        place = middle if name == "manifest.json" else len(content) - 1  # a number, not the header, which is JSON
+        flipped = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
         file.write_bytes({"cut": content[:middle], "empty": b"", "flipped": flipped}[damage])
     assert run.latest() == 6
     assert "step-000000000013" in caplog.text
@@ -108,14 +134,77 @@ def test_a_lost_replay_page_falls_back_too(tmp_path):
     newer = sorted(set(run.checkpoints.pages.iterdir()) - before)
     newer[0].write_bytes(b"")
     assert run.latest() == 6
+    newer[0].unlink()
+    assert run.latest() == 6
 
 
 def test_no_intact_checkpoint_is_told_and_does_not_start_over(tmp_path):
     run = Run(tmp_path)
     run.save(6)
-    (run.checkpoints.path(6) / "agent.safetensors").write_bytes(b"")
-    with pytest.raises(UserError, match="no intact checkpoint"):
+    file = run.checkpoints.path(6) / "agent.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(b"")
+    with pytest.raises(UserError, match="no intact checkpoint; restore one") as told:
         run.latest()
+    assert "remove" not in str(told.value) and "--run" in str(told.value)
+    file.write_bytes(content)
+    assert run.latest() == 6
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "agent.safetensors", "collector.safetensors"])
+def test_what_cannot_be_read_now_is_not_passed_over(tmp_path, monkeypatch, name):
+    run = Run(tmp_path)
+    run.save(6)
+    run.save(13)
+    with monkeypatch.context() as patch:
+        refuse_to_read(patch, run.checkpoints.path(13) / name)
+        with pytest.raises(UserError, match=f"{name}: cannot be read .Permission denied") as told:
+            run.latest()
+    assert not isinstance(told.value, Damaged) and "remove" not in str(told.value)
+    assert run.latest() == 13
+
+
+@pytest.mark.parametrize("error", [UserError("no memory for 3 GiB"), OSError(errno.ENOSPC, "No space left")])
+def test_no_room_for_the_replay_is_told_as_it_is(tmp_path, error):
+    run = Run(tmp_path)
+    run.save(6)
+
+    def load(manifest):
+        raise error
+
+    with pytest.raises(type(error)) as told:
+        run.checkpoints.latest(load)
+    assert told.value is error
+
+
+def test_another_format_is_told_as_it_is(tmp_path):
+    run = Run(tmp_path)
+    run.save(6)
+    run.save(13)
+    file = run.checkpoints.path(13) / "manifest.json"
+    body = json.loads(file.read_bytes())["body"] | {"format": 99}
+    file.write_text(json.dumps({"hash": digest(json.dumps(body, sort_keys=True).encode()), "body": body}))
+    with pytest.raises(UserError, match="written in format 99; this version reads 1"):
+        run.latest()
+
+
+def test_pages_of_a_checkpoint_stay_while_its_manifest_is_unknown(tmp_path):
+    """A copy of the manifest makes it whole again, also after the run went on from the one before."""
+    run = Run(tmp_path)
+    run.save(6)
+    run.save(13)
+    manifest = run.checkpoints.path(13) / "manifest.json"
+    content = manifest.read_bytes()
+    manifest.write_bytes(b"")
+    other = Run(tmp_path, keep=1)
+    other.save(9)
+    assert other.checkpoints.steps() == [9, 13]
+    assert other.latest() == 9
+    manifest.write_bytes(content)
+    assert other.latest() == 13
+    other.save(13)
+    assert other.checkpoints.steps() == [13]
+    assert len(list(other.checkpoints.pages.iterdir())) == 3 + 1
 
 
 class Killed(BaseException):
@@ -161,17 +250,9 @@ def test_killed_before_any_system_call_of_a_save(tmp_path, monkeypatch):
 def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, monkeypatch):
     run = Run(tmp_path)
     run.save(6)
-    real = os.fsync
     for allowed in range(20):
-        calls = iter(range(allowed))
-
-        def full(descriptor, calls=calls):
-            if next(calls, None) is None:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            real(descriptor)
-
         with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", full)
+            fill_the_disk(patch, allowed)
             try:
                 run.save(13)
             except UserError as error:
@@ -238,26 +319,58 @@ def test_best_is_the_highest_and_the_latest_of_equals(tmp_path):
 def test_the_kept_agent_survives_a_full_disk(tmp_path, monkeypatch):
     best = BestAgent(tmp_path / "best")
     best.offer(state(1.0), 1, 1.0)
-    real = os.fsync
     for allowed in range(3):
-        calls = iter(range(allowed))
-
-        def full(descriptor, calls=calls):
-            if next(calls, None) is None:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            real(descriptor)
-
         with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", full)
+            fill_the_disk(patch, allowed)
             with pytest.raises(UserError):
                 best.offer(state(2.0), 2, 2.0)
         assert kept(best) == 1.0
 
 
-def test_a_damaged_kept_agent_is_told(tmp_path):
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing", "unreadable"])
+def test_a_kept_agent_that_cannot_be_loaded_is_one_line(tmp_path, monkeypatch, damage):
     best = BestAgent(tmp_path)
     best.offer(state(1.0), 1, 1.0)
     file = tmp_path / best.read_note()["file"]
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(UserError, match="damaged"):
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    elif damage == "unreadable":
+        refuse_to_read(monkeypatch, file)
+    else:
+        file.write_bytes(content[:-1] + (bytes([content[-1] ^ 1]) if damage == "flipped" else b""))
+    told = {"missing": "missing", "unreadable": "cannot be read .Permission denied"}.get(damage, "damaged")
+    with pytest.raises(UserError, match=f"{file.name}: {told}") as caught:
         best.load()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ['{"file": "agent', "", "[]", "{}", "\udc80"])
+def test_a_torn_note_is_one_line_and_nothing_is_removed(tmp_path, content):
+    best = BestAgent(tmp_path)
+    best.offer(state(1.0), 1, 1.0)
+    whole = best.note.read_bytes()
+    best.note.write_bytes(content.encode(errors="surrogateescape"))
+    for use in (best.load, best.tidy, lambda: best.offer(state(2.0), 2, 2.0)):
+        with pytest.raises(Damaged, match=r"best.json: damaged; restore it") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+    best.note.write_bytes(whole)
+    assert kept(best) == 1.0
+
+
+def test_a_better_agent_may_be_kept_while_one_is_loaded(tmp_path, monkeypatch):
+    """Between reading the note and the file that it names, training replaces both."""
+    best, training = BestAgent(tmp_path), BestAgent(tmp_path)
+    best.offer(state(1.0), 1, 1.0)
+    real, offered = best.read_note, []
+
+    def read_note():
+        note = real()
+        if not offered:
+            offered.append(training.offer(state(2.0), 2, 2.0))
+        return note
+
+    monkeypatch.setattr(best, "read_note", read_note)
+    assert kept(best) == 2.0
+    assert offered == [True]

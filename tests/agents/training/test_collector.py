@@ -15,6 +15,7 @@ from agents.training import build
 from agents.training.collector import Collector
 from agents.training.learner import Learner
 from agents.training.scaling import ScaledVector
+from agents.training.validation import environment_seed
 
 
 class Scripted:
@@ -108,7 +109,7 @@ def content(replay, env):
 
 def test_records_by_hand():
     vector, learner, replay = Scripted(), Countdown(), scripted_replay()
-    collector = Collector(learner, vector, replay, Contexts(), seed=0)
+    collector = Collector(learner, vector, replay, Contexts(), seed=7)
     for _ in range(5):
         collector.tick()
     # observation, action chosen after it (0 at the last record), reward on arriving, flags, episode
@@ -133,6 +134,10 @@ def test_records_by_hand():
     # The command of a tick is the action of the tick before, or a reset after a last record.
     given = [["reset" if isinstance(c, Reset) else float(c[0]) for c in pair] for pair in vector.commands]
     assert given == [["reset", "reset"], [-1, -1], [-2, -2], ["reset", -3], [-4, "reset"]]
+    resets = [command for pair in vector.commands for command in pair if isinstance(command, Reset)]
+    seeds = [reset.seed for reset in resets]
+    assert seeds == [environment_seed(7, "environment", episode) for episode in range(4)]
+    assert [reset.context_id for reset in resets] == [0, 1, 2, 3]
 
 
 def test_a_lost_episode_is_dropped_and_another_begun():
@@ -150,7 +155,11 @@ def make_collector(name="cartpole", seed=3):
     config = tiny_config(seed=seed, environment=environment, replay={"capacity": 1000})
     vector = build.make_vector(config, 3)
     agent = build.build_agent(config, vector)
-    learner = Learner(agent, agent.initial_state(seed), seed=seed, device=torch.device("cpu"))
+    state = agent.initial_state(seed)
+    for key, value in state["parameters"].items():  # so that the actions depend on the carry
+        if key.startswith("actor"):
+            value.mul_(30.0)
+    learner = Learner(agent, state, seed=seed, device=torch.device("cpu"))
     replay = Replay(build.record_specs(vector), capacity=1000, streams=3, page_length=16)
     return Collector(learner, vector, replay, build.training_distribution(config), seed=seed)
 
@@ -169,12 +178,16 @@ def test_continues_exactly(name, ticks):
     other = make_collector(name)
     other.restore(saved, tensors)
     assert [e and e.episode_return for e in other.open] == [e and e.episode_return for e in collector.open]
+    assert all(torch.equal(value, other.carry[key]) for key, value in collector.carry.items())
     collector.pop_finished()
     for _ in range(60):
         collector.tick()
         other.tick()
         for key, value in collector.records.items():
             assert np.array_equal(value, other.records[key]), key
+        assert collector.carry.keys() == other.carry.keys()
+        for key, value in collector.carry.items():
+            assert torch.equal(value, other.carry[key]), key
     assert collector.pop_finished() == other.pop_finished() != []
     assert collector.episodes == other.episodes
 

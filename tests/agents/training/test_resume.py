@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from training_run import tiny_config
+from training_run import board_scalars, table_scalars, tiny_config
 
 from agents.run_folder import RunFolder
 from agents.train import train
@@ -66,6 +66,8 @@ def outcome(folder):
     files["pages"] = {path.name: path.read_bytes() for path in paths.replay.iterdir()}
     files["metrics"] = paths.metrics.read_bytes()
     files["names"] = sorted(path.name for path in folder.iterdir() if path.name != "curve.png")
+    shown, timing = board_scalars(paths.tensorboard), table_scalars(folder / "timing.csv")
+    assert shown == table_scalars(paths.metrics) | timing
     files["best"] = {path.name: path.read_bytes() for path in (paths.checkpoints / "best").iterdir()}
     return files
 

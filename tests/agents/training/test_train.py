@@ -10,15 +10,17 @@ from functools import partial
 
 import pytest
 import torch
-from training_run import TINY_AGENT, Beacon, beacon_config, tiny_config
+from training_run import TINY_AGENT, Beacon, beacon_config, board_scalars, table_scalars, tiny_config
 
+from agents import seeding
 from agents import train as entry
 from agents.environments import ENVIRONMENTS
-from agents.errors import UserError
+from agents.errors import Damaged, UserError
 from agents.run_folder import RunFolder
 from agents.seeding import numpy_generator
 from agents.train import train
 from agents.training.build import load_agent
+from agents.training.metrics import TensorBoard
 from agents.training.session import Session
 
 
@@ -67,6 +69,75 @@ def test_nothing_is_produced_ahead(tmp_path, monkeypatch):
             updates += 1
     assert happened == expected
     assert updates == 83
+
+
+def test_no_randomness_is_used_twice(tmp_path, monkeypatch):
+    """Every update, action and sample draws from a stream and counter of its own."""
+    drawn, real = [], seeding.seed_for
+
+    def seed_for(seed, stream, *counters):
+        drawn.append((seed, stream, *counters))
+        return real(seed, stream, *counters)
+
+    monkeypatch.setattr(seeding, "seed_for", seed_for)  # what every generator gets its seed from
+    train(tiny_config(), tmp_path)
+    once = [key for key in drawn if key[1] in ("update", "act", "sample")]
+    assert len(once) == len(set(once))
+    expected = {"update": 33, "act": 60, "sample": 33}  # ticks of 2 environment steps
+    assert set(once) == {(3, stream, number) for stream, count in expected.items() for number in range(count)}
+    # Contexts are looked up more than once, each time the same; no other stream is drawn from again.
+    assert {key[1] for key in drawn if drawn.count(key) > 1} <= {"contexts/order", "contexts/drawn/gravity"}
+
+
+def test_tensorboard_shows_the_tables(finished):
+    shown = board_scalars(finished / "tensorboard")
+    assert shown == table_scalars(finished / "metrics.csv") | table_scalars(finished / "timing.csv")
+    assert [step for step, _ in shown["validation/return"]] == [30, 60, 90, 120]
+    assert {"loss/total", "env_steps_per_second"} <= shown.keys()
+
+
+@pytest.mark.parametrize("steps", [60, 120])
+def test_killed_before_tensorboard_knows_what_the_checkpoint_does(steps, finished, tmp_path, monkeypatch):
+    """The events of that epoch come with the next start, also if there is nothing left to train."""
+
+    class Killed(BaseException):
+        pass
+
+    def write(board, row, real=TensorBoard.write):
+        if row["env_steps"] == steps:
+            raise Killed
+        real(board, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TensorBoard, "write", write)
+        with pytest.raises(Killed):
+            train(tiny_config(), tmp_path)
+    assert len(board_scalars(tmp_path / "tensorboard")["updates"]) == len(rows(tmp_path)) - 1
+    train(tiny_config(), tmp_path)
+    assert (tmp_path / "metrics.csv").read_bytes() == (finished / "metrics.csv").read_bytes()
+    metrics, timing = table_scalars(tmp_path / "metrics.csv"), table_scalars(tmp_path / "timing.csv")
+    assert board_scalars(tmp_path / "tensorboard") == metrics | timing
+
+
+def test_a_checkpoint_that_contradicts_itself_is_refused(finished, monkeypatch):
+    def contradict(session, checkpoint, real=Session._restore):
+        checkpoint.progress["updates"] -= 1
+        real(session, checkpoint)
+
+    monkeypatch.setattr(Session, "_restore", contradict)
+    with pytest.raises(Damaged, match="tells 32 updates, its agent 33") as told:
+        Session(tiny_config(), RunFolder(finished))
+    assert "\n" not in str(told.value)
+
+
+def test_a_torn_note_on_the_kept_agent_stops_a_resume(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    note = tmp_path / "run" / "checkpoints" / "best" / "best.json"
+    note.write_bytes(note.read_bytes()[:-20])
+    before = sorted(path.name for path in note.parent.iterdir())
+    with pytest.raises(UserError, match="best.json: damaged"):
+        train(tiny_config(), tmp_path / "run")
+    assert sorted(path.name for path in note.parent.iterdir()) == before
 
 
 def test_epochs_without_updates_come_before_the_start(tmp_path):
@@ -230,7 +301,13 @@ def test_an_interrupt_stops_and_the_same_command_goes_on(number, finished, tmp_p
 
 
 def test_bfloat16_trains(tmp_path):
-    train(tiny_config(training={"precision": "bfloat16", "environment_steps": 60}), tmp_path)
-    _, state, _ = load_agent(RunFolder(tmp_path))
+    for precision in ("float32", "bfloat16"):
+        train(tiny_config(training={"precision": precision, "environment_steps": 30}), tmp_path / precision)
+    _, state, _ = load_agent(RunFolder(tmp_path / "bfloat16"))
     assert all(value.dtype == torch.float32 for value in state["parameters"].values())
-    assert float(rows(tmp_path)[-1]["loss/total"]) > 0
+    assert not torch.equal(weights(tmp_path / "bfloat16"), weights(tmp_path / "float32"))
+    (full,), (half,) = rows(tmp_path / "float32"), rows(tmp_path / "bfloat16")
+    assert full["updates"] == half["updates"] == "3"
+    assert full["loss/total"] != half["loss/total"]
+    for name in (name for name in full if name.startswith("loss/")):
+        assert float(half[name]) == pytest.approx(float(full[name]), rel=0.01, abs=1e-4), name

@@ -1,10 +1,13 @@
 """Runs of seconds for the tests of training: a tiny agent, CartPole, and a world that is trivial to master."""
 
+import csv
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents.configuration import RunConfig
 from agents.environments import ContextualEnv, Feature
@@ -45,6 +48,22 @@ def tiny_config(**sections: Mapping[str, Any]) -> RunConfig:
     for name, values in sections.items():
         data[name] = {**data[name], **values} if isinstance(values, Mapping) else values
     return RunConfig.model_validate(data)
+
+
+def board_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return what TensorBoard shows of a folder: for each metric its (step, value as float32) in order."""
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def table_scalars(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return the same of a CSV table, the columns that TensorBoard leaves out aside."""
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    return {
+        name: [(int(row["env_steps"]), float(np.float32(row[name]))) for row in rows if row[name]]
+        for name in rows[0].keys() - {"epoch", "env_steps"}
+    }
 
 
 class Beacon(ContextualEnv):
