@@ -277,7 +277,7 @@ def test_the_readme_shows_commands() -> None:
 
 
 def test_every_command_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is parsed and checked as a whole; none is let run."""
+    """Each is parsed and checked as a whole; those of the small run are run below."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     known = {"make", "dreamtune", "git", "cd", "pip", "python", "python3", "tensorboard", "tail", "cat", "ls"}
@@ -290,6 +290,14 @@ def test_every_command_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.M
             check(arguments)
         else:
             assert program in known, command
+
+
+def test_the_small_run_of_the_readme_runs(in_process: Path) -> None:
+    """The commands about `smoke`, in their order and as they stand."""
+    small = [command[1:] for command in readme_commands() if command[0] == "dreamtune" and "smoke" in " ".join(command)]
+    assert [command[0] for command in small] == ["train", "evaluate", "dream"]
+    for command in small:
+        succeed(*command)
 
 
 def check(arguments: list[str]) -> None:
