@@ -202,6 +202,8 @@ def test_an_interrupt_is_no_traceback(tmp_path: Path, command_environment: dict[
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts what it runs in the background deaf to interrupts, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     checkpoints = tmp_path / "runs" / "smoke" / "checkpoints"
     deadline = time.monotonic() + 60.0

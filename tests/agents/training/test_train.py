@@ -274,8 +274,16 @@ def test_a_run_that_diverges_is_told(tmp_path, monkeypatch):
     assert torch.isfinite(weights(tmp_path)).all()
 
 
+@pytest.fixture
+def listening():
+    """Interrupts raise KeyboardInterrupt, also where a shell has started the tests deaf to them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_stops_and_the_same_command_goes_on(number, finished, tmp_path, monkeypatch):
+def test_an_interrupt_stops_and_the_same_command_goes_on(number, listening, finished, tmp_path, monkeypatch):
     handler = signal.getsignal(number)
 
     def interrupted(config, run):
