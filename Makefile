@@ -1,3 +1,4 @@
+# make setup   make .venv and install the pinned dependencies
 # make train   set up, train configs/cartpole.yaml, evaluate it, dream, and say where everything is
 # make test    set up, then the checks and the tests
 # make check   ruff, ruff format and mypy
@@ -15,14 +16,17 @@ CONFIG ?= cartpole
 RUN ?= runs/cartpole
 ARGS ?=
 
-.PHONY: train test check bench lock
+.PHONY: setup train test check bench lock
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python from 3.11 to 3.13 with venv found; name one: make PYTHON=/path/to/python" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (about 2 GB; some minutes)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+setup: $(STAMP)
 
 train: $(STAMP)
 	$(BIN)/dreamtune train $(CONFIG) --run $(RUN) $(ARGS)

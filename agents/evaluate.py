@@ -11,6 +11,7 @@ from agents.evaluation.rollout import open_environments, run_episodes
 from agents.evaluation.summary import RegionSummary, make_table, summarize, write_csv
 from agents.run_folder import RunFolder, atomic_write
 from agents.training.build import configure_torch, load_agent, make_vector, training_contexts
+from agents.training.checkpoint import BestAgent
 
 
 def evaluate(folder: Path, episodes: int | None = None, regions: tuple[str, ...] | None = None) -> list[RegionSummary]:
@@ -45,6 +46,8 @@ def evaluate(folder: Path, episodes: int | None = None, regions: tuple[str, ...]
         finished = run_episodes(agent, state, environments, jobs, on_episode=on_episode)
     atomic_write(run.evaluation, write_csv(finished, features))
     summaries = summarize(finished, features, seed=settings.seed, confidence=settings.confidence)
-    console.print(make_table(summaries, features, f"Returns of {run.path.name}", settings.confidence))
+    note = BestAgent(run.checkpoints / "best").read_note()
+    title = f"Returns of {run.path.name}" + (f", agent of {note['env_steps']} steps" if note else "")
+    console.print(make_table(summaries, features, title, settings.confidence))
     console.print(f"Every episode is in {run.evaluation}", soft_wrap=True)
     return summaries

@@ -116,7 +116,7 @@ def make_table(summaries: Sequence[RegionSummary], features: Sequence[Feature], 
     table.add_column("contexts\n× episodes", justify="right", no_wrap=True)
     table.add_column(f"mean\n{interval}", justify="right", no_wrap=True)
     table.add_column(f"IQM\n{interval}", justify="right", no_wrap=True)
-    table.add_column("worst context:\nmean, values", no_wrap=True)
+    table.add_column("worst context:\nmean, values", overflow="fold")  # the one that may give way
     for summary in summaries:
         values = "\n".join(name_values(summary.worst_context, features))
         table.add_row(

@@ -282,7 +282,7 @@ def test_every_command_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.M
     """Each is parsed and checked as a whole; those of the small run are run below."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    known = {"make", "dreamtune", "git", "cd", "pip", "python", "python3", "tensorboard", "tail", "cat", "ls"}
+    known = {"export", "make", "dreamtune", "git", "cd", "pip", "python", "python3", "tensorboard", "tail", "cat", "ls"}
     for command in readme_commands():
         program, *arguments = command
         if program == "make":

@@ -1,36 +1,31 @@
-"""Adding an environment takes one short class and one line."""
+"""Adding an environment takes what the README says, and runs as it stands there."""
 
-import numpy as np
+import re
+from pathlib import Path
+
 import pytest
-from gymnasium import spaces
+import yaml
 from gymnasium.utils.env_checker import check_env
 
-from agents.environments import ENVIRONMENTS, ContextualEnv, Feature, make_environment
+from agents.configuration import RunConfig
+from agents.environments import ENVIRONMENTS, make_environment
 
-WIND = Feature("wind", "m/s", 0.5, -2.0, 2.0, "drift of the walker")
+README = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
 
 
-class Walk(ContextualEnv):
-    def __init__(self, *, features=None, time_limit=None, action_repeat=1):
-        observation = spaces.Dict({"place": spaces.Box(-np.inf, np.inf, (1,), np.float32)})
-        super().__init__("walk", [WIND], observation, spaces.Discrete(2), features=features,
-                         time_limit=time_limit or 50, action_repeat=action_repeat)  # fmt: skip
-
-    def _apply_context(self, context):
-        self._wind = context["wind"]
-
-    def _reset_world(self, seed):
-        self._place = self.np_random.normal()
-        return {"place": np.array([self._place], np.float32)}
-
-    def _step_world(self, action):
-        self._place += self._wind + 2 * action - 1
-        return {"place": np.array([self._place], np.float32)}, -abs(self._place), abs(self._place) > 9, False
+def block(language: str) -> str:
+    """The README's only block in this language."""
+    (text,) = re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    return text
 
 
 @pytest.mark.filterwarnings("ignore:.*(infinity|alternative render).*")
 def test_a_new_environment(monkeypatch):
-    monkeypatch.setitem(ENVIRONMENTS, "walk", Walk)
+    names: dict = {}
+    exec(block("python"), names)
+    monkeypatch.setitem(ENVIRONMENTS, "walk", names["Walk"])
+    config = RunConfig.model_validate(yaml.safe_load(block("yaml")))
+    assert config.contexts.training.ranges == {"wind": (-0.5, 0.5)}
     env = make_environment("walk", time_limit=3)
     check_env(env)
     start, _ = env.reset(seed=0, options={"context": {"wind": -1.0}})
