@@ -121,7 +121,7 @@ class RunFolder:
         if steps < begun_with:
             raise UserError(
                 f"{path}: was begun with training.environment_steps {begun_with}, which may be raised, not "
-                f"lowered to {steps}; choose another folder with --run"
+                f"lowered to {steps}; go on with --resume {path}, or choose another folder with --run"
             )
         if different:
             save_config(config, folder.config_file)

@@ -16,8 +16,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)
 
-# Shapes in signatures are checked in tests only: the checks would break torch.compile and cost time.
-install_import_hook(("worldmodels", "agents.dreamerv3", "agents.returns", "agents.optimizer"), "tests.shapes.check")
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Check the shapes in signatures: in tests only, since it takes time that no measurement should hold."""
+    if not config.getoption("benchmark_only", default=False):
+        checked = ("worldmodels", "agents.dreamerv3", "agents.returns", "agents.optimizer")
+        install_import_hook(checked, "tests.shapes.check")
 
 
 @pytest.fixture
