@@ -1,7 +1,5 @@
 """Time of a full update (world model, actor, critic, optimizer, slow critic) and of acting; replay excluded."""
 
-import resource
-
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -61,8 +59,6 @@ def test_update(benchmark: BenchmarkFixture, name: str, threads: int) -> None:
         "batch": f"{batch}x{length}",
     }
     benchmark.pedantic(agent.update, (state, data, noise), rounds=12, warmup_rounds=3)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    benchmark.extra_info["peak_process_memory_mib"] = round(peak)
 
 
 @pytest.mark.parametrize("environments", [1, 16])
