@@ -4,6 +4,8 @@ Symbols: N any leading dimensions; K bins; C classes; S categorical latents. Lat
 a softmax over a short last dimension is many times slower on a CPU than over the one before it.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -54,8 +56,37 @@ def twohot_loss(
     outside = below == above
     to_below, to_above = torch.where(outside, 1.0, to_below), torch.where(outside, 1.0, to_above)
     weight = to_above / (to_below + to_above)
-    low, high = logits.gather(-1, torch.cat([below, above], -1)).chunk(2, -1)
-    return logits.logsumexp(-1, keepdim=True) - weight * low - (1 - weight) * high
+    return _TwoHotLoss.apply(logits, torch.cat([below, above], -1), torch.cat([weight, 1 - weight], -1))[0]
+
+
+class _TwoHotLoss(torch.autograd.Function):
+    """log sum exp(logits) - weight . logits[index] for J targets with two indices each, [..., 2 J].
+
+    By hand, since the gradient, softmax(logits) - two-hot, is the forward pass's softmax changed in a few places:
+    autograd would go through all logits ten times.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, index: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        probabilities = F.softmax(logits, -1)
+        low, high = (logits.gather(-1, index) * weight).chunk(2, -1)
+        # The most likely bin's probability is at least 1/K, so that its logarithm is exact.
+        normalizer = logits.amax(-1, keepdim=True) - probabilities.amax(-1, keepdim=True).log()
+        return normalizer - (low + high), probabilities
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output[1], *inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: None) -> tuple[Tensor, None, None]:
+        probabilities, index, weight = ctx.saved_tensors
+        change = torch.cat([gradient, gradient], -1) * weight
+        return (probabilities * gradient.sum(-1, keepdim=True)).scatter_add_(-1, index, -change), None, None
 
 
 def one_hot(index: Int[Tensor, "*N S"], classes: int, like: Tensor) -> Float[Tensor, "*N C S"]:
@@ -78,7 +109,8 @@ def sample_one_hot(
     scores = probabilities.detach()
     if noise is not None:
         scores = scores.log() + noise
-    return one_hot(scores.argmax(-2), probabilities.shape[-2], probabilities)
+    # max also gives the first of equals, and is ten times faster on a CPU than argmax over this dimension.
+    return one_hot(scores.max(-2).indices, probabilities.shape[-2], probabilities)
 
 
 def straight_through(
@@ -94,9 +126,13 @@ def categorical_kl(p: Float[Tensor, "*N C S"], q: Float[Tensor, "*N C S"]) -> Fl
 
 
 def gumbel(shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:
-    """Standard Gumbel noise, -log(E) of unit exponentials E."""
-    draws = torch.empty(shape, device=device).exponential_(generator=generator)
-    return draws.clamp_min_(1e-30).log_().neg_()
+    """Standard Gumbel noise, -log(-log(U)) of uniform U.
+
+    A sixth of the time of exponential draws on a CPU. U is a multiple of 2^-24 (float32), so that the noise is at
+    most 16.6 and, by the bound, at least -2.9.
+    """
+    draws = torch.empty(shape, device=device).uniform_(generator=generator)
+    return draws.clamp_min_(2.0**-25).log_().neg_().log_().neg_()
 
 
 def masked(x: Float[Tensor, " B *N"], keep: Bool[Tensor, " B"]) -> Float[Tensor, " B *N"]:

@@ -4,6 +4,7 @@ Symbols: N any leading dimensions; I, O input and output width; G blocks.
 """
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,46 @@ class RMSNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*N I"]) -> Float[Tensor, "*N I"]:
         """Normalize the last dimension, in the weight's precision also where x has less."""
         return F.rms_norm(x.to(self.weight.dtype), self.weight.shape, self.weight, EPSILON).to(x.dtype)
+
+
+def norm_silu(x: Float[Tensor, "*N I"], scale: Float[Tensor, " I"]) -> Float[Tensor, "*N I"]:
+    """SiLU of the RMS norm of x times ``scale``, in the scale's precision also where x has less."""
+    exact = x.to(scale.dtype)
+    activated = _NormSilu.apply(exact, scale)[0] if torch.is_grad_enabled() else _NormSilu.forward(exact, scale)[0]
+    return activated.to(x.dtype)
+
+
+def inverse_rms(x: Float[Tensor, "*N I"]) -> Float[Tensor, "*N 1"]:
+    """1 / sqrt(mean(x^2) + 1e-4), from the Euclidean norm, which takes no memory for the squares."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return norm.mul_(norm).div_(x.shape[-1]).add_(EPSILON).rsqrt_()
+
+
+class _NormSilu(torch.autograd.Function):
+    """By hand, since autograd would go through a dozen operations for one layer's norm, forth and back."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        inverse = inverse_rms(x)
+        unit = x * inverse
+        return F.silu(unit * scale, inplace=True), unit, inverse
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(inputs[1], *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: None) -> tuple[Tensor, Tensor]:
+        scale, unit, inverse = ctx.saved_tensors
+        scaled = torch.ops.aten.silu_backward(gradient, unit * scale)
+        of_scale = (scaled * unit).reshape(-1, len(scale)).sum(0)
+        weighted = scaled.mul_(scale)
+        along = torch.linalg.vecdot(weighted, unit).unsqueeze(-1)
+        return torch.addcmul(weighted, unit, along, value=-1 / unit.shape[-1]).mul_(inverse), of_scale
 
 
 class BlockLinear(nn.Module):
@@ -101,10 +142,14 @@ class MLP(nn.Module):
         self.linears = nn.ModuleList(Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
         self.norms = nn.ModuleList(RMSNorm(units) for _ in range(layers))
 
+    def layers(self) -> list[tuple[Linear, RMSNorm]]:
+        """The linear maps, each with its norm."""
+        return cast(list[tuple[Linear, RMSNorm]], list(zip(self.linears, self.norms, strict=True)))
+
     def forward(self, x: Float[Tensor, "*N I"]) -> Float[Tensor, "*N O"]:
         """Apply all layers."""
-        for linear, norm in zip(self.linears, self.norms, strict=True):
-            x = F.silu(norm(linear(x)))
+        for linear, norm in self.layers():
+            x = norm_silu(linear(x), norm.weight)
         return x
 
 

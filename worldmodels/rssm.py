@@ -4,23 +4,16 @@ Symbols: B batch; T time; N = any batch; D deter; C classes; S categorical laten
 A latent is {"deter": [..., D], "stoch": [..., C, S]}, one-hot over C.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from worldmodels.config import WorldModelConfig
-from worldmodels.distributions import masked, sample_one_hot, straight_through, unimix
-from worldmodels.layers import MLP, BlockLinear, Linear, RMSNorm, block_map, full_precision
-
-
-class CoreWeights(NamedTuple):
-    """Factors of the recurrent cell's first layer, split once per update."""
-
-    own: Tensor  # [G, D/G, D/G]
-    shared: Tensor  # [3 * hidden, D]
+from worldmodels.distributions import masked, sample_one_hot, unimix
+from worldmodels.filtering import filter_sequence
+from worldmodels.layers import MLP, BlockLinear, Linear, RMSNorm, full_precision
+from worldmodels.recurrence import CellWeights, PosteriorWeights, cell
 
 
 class RSSM(nn.Module):
@@ -64,29 +57,53 @@ class RSSM(nn.Module):
         action = action / action.detach().abs().clamp_min(1.0)
         return self.action_in(action if context is None else torch.cat([action, context], -1))
 
-    def core_weights(self) -> CoreWeights:
-        """Split the first recurrent layer; call once per update or rollout, not once per step."""
-        return CoreWeights(*self.core.split())
+    def cell_weights(self) -> CellWeights:
+        """The weights of one recurrent step; call once per update or rollout, not once per step."""
+        (deter, deter_norm), (stoch, stoch_norm) = self.deter_in.layers()[0], self.stoch_in.layers()[0]
+        own, shared = self.core.split()
+        (reset, candidate, update), biases = self.gates.weight.chunk(3, -1), self.gates.bias.view(self.blocks, 3, -1)
+        return CellWeights(
+            deter_in=_compute(deter.weight.t()),
+            deter_bias=_compute(deter.bias),
+            stoch_in=_compute(stoch.weight.t()),
+            stoch_bias=_compute(stoch.bias),
+            in_scale=torch.stack([deter_norm.weight, stoch_norm.weight]),
+            own=_compute(own),
+            shared=_compute(shared),
+            core_bias=_compute(self.core.bias),
+            core_scale=self.core_norm.weight,
+            gates=_compute(torch.cat([reset, 2 * candidate, update], -1)),
+            gates_bias=torch.cat([biases[:, :1], 2 * biases[:, 1:2], biases[:, 2:] - 1], -1),
+        )
 
+    def posterior_weights(self) -> PosteriorWeights:
+        """The weights of the posterior behind the product of its first layer with the tokens."""
+        linears, norms = zip(*self.posterior.layers(), strict=True)
+        first, *others = linears
+        hidden = [layer.weight.t() for layer in others]
+        empty = first.weight.new_zeros(0, *[len(first.weight)] * 2)
+        return PosteriorWeights(
+            deter_in=_compute(first.weight[:, : self.deter].t()),
+            scales=torch.stack([norm.weight for norm in norms]),
+            hidden=_compute(torch.stack(hidden) if hidden else empty),
+            biases=_compute(torch.stack([layer.bias for layer in others]) if others else empty[:, 0]),
+            out=_compute(self.posterior_out.weight.t()),
+            out_bias=_compute(self.posterior_out.bias),
+        )
+
+    @torch.no_grad()
     def recur(
         self,
-        weights: CoreWeights,
+        weights: CellWeights,
         deter: Float[Tensor, "N D"],
         stoch: Float[Tensor, "N C S"],
         action: Float[Tensor, "N hidden"],
     ) -> Float[Tensor, "N D"]:
-        """One step of the sequence model: the next deter from a latent and an embedded action.
+        """One step of the sequence model: the next deter from a latent and an embedded action, without gradient.
 
-        r = sigmoid(reset); c = tanh(r * candidate); u = sigmoid(update - 1); deter <- u c + (1 - u) deter.
+        What replayed sequences teach goes through `observe`; nothing is learned from imagined ones.
         """
-        shared = torch.cat([self.deter_in(deter), self.stoch_in(stoch.flatten(-2)), action], -1)
-        hidden = block_map(deter, weights.own) + torch.addmm(self.core.bias, shared, weights.shared)
-        hidden = F.silu(self.core_norm(hidden))
-        gates = self.gates(hidden).unflatten(-1, (self.blocks, 3, -1))
-        reset, candidate, update = (gate.flatten(-2) for gate in gates.unbind(-2))
-        candidate = torch.tanh(torch.sigmoid(reset) * candidate)
-        update = torch.sigmoid(update - 1)
-        return update * candidate + (1 - update) * deter
+        return cell(weights, deter, stoch.flatten(1), action.to(deter.dtype))[0]
 
     def prior_logits(self, deter: Float[Tensor, "*N D"]) -> Float[Tensor, "*N C S"]:
         """Logits of the next latent from the sequence model alone."""
@@ -122,25 +139,29 @@ class RSSM(nn.Module):
             ``deter`` [B, T, D], ``stoch`` [B, T, C, S] with straight-through gradient, and ``logits`` and
             ``probabilities`` of the posterior, [B, T, C, S].
         """
-        weights = self.core_weights()
+        deter = carry["deter"].to(self.core_norm.weight.dtype)  # also where autocast computes in less
         keep = ~is_first
         inputs = self.embed_action(actions * keep.unsqueeze(-1), context)
-        deter, stoch = carry["deter"], carry["stoch"]
-        steps: dict[str, list[Tensor]] = {"deter": [], "stoch": [], "logits": [], "probabilities": []}
-        for t in range(tokens.shape[1]):
-            deter, stoch = masked(deter, keep[:, t]), masked(stoch, keep[:, t])
-            deter = self.recur(weights, deter, stoch, inputs[:, t])
-            logits = self.posterior_logits(deter, tokens[:, t])
-            probabilities = unimix(logits, self.share)
-            sample = sample_one_hot(probabilities, None if noise is None else noise[:, t])
-            stoch = straight_through(sample, probabilities)
-            for name, value in zip(steps, (deter, stoch, logits, probabilities), strict=True):
-                steps[name].append(value)
-        return {name: torch.stack(values, 1) for name, values in steps.items()}
+        first = self.posterior.layers()[0][0]
+        share = F.linear(tokens, first.weight[:, self.deter :], first.bias)
+        outputs = filter_sequence(
+            masked(deter, keep[:, 0]),
+            masked(carry["stoch"], keep[:, 0]).flatten(1),
+            keep.mT.to(deter.dtype),
+            inputs.transpose(0, 1).to(deter.dtype),
+            share.transpose(0, 1).to(deter.dtype),
+            None if noise is None else noise.transpose(0, 1),
+            self.classes,
+            self.share,
+            self.cell_weights(),
+            self.posterior_weights(),
+        )
+        names = ("deter", "stoch", "probabilities", "logits")
+        return {name: value.transpose(0, 1) for name, value in zip(names, outputs, strict=True)}
 
     def imagine_step(
         self,
-        weights: CoreWeights,
+        weights: CellWeights,
         latent: dict[str, Tensor],
         action: Float[Tensor, "N A"],
         context: Float[Tensor, "N F"] | None,
@@ -150,3 +171,9 @@ class RSSM(nn.Module):
         deter = self.recur(weights, latent["deter"], latent["stoch"], self.embed_action(action, context))
         probabilities = unimix(self.prior_logits(deter), self.share)
         return {"deter": deter, "stoch": sample_one_hot(probabilities, noise)}
+
+
+def _compute(weight: Tensor) -> Tensor:
+    """Cast a weight to what autocast computes in, if that is on: `cell` and the posterior choose by their weights."""
+    kind = weight.device.type
+    return weight.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else weight

@@ -292,7 +292,7 @@ def _act(
     keep = ~records["is_first"]
     deter, stoch, previous = (masked(carry[name], keep) for name in ("deter", "stoch", "action"))
     action_input = rssm.embed_action(previous, context if networks.flags.sequence else None)
-    deter = rssm.recur(rssm.core_weights(), deter, stoch, action_input)
+    deter = rssm.recur(rssm.cell_weights(), deter, stoch, action_input)
     probabilities = unimix(rssm.posterior_logits(deter, tokens), rssm.share)
     latent = {"deter": deter, "stoch": sample_one_hot(probabilities, noise.get("posterior"))}
     policy = networks.policy(model.features(latent), context)
@@ -305,7 +305,7 @@ def _imagine(
 ) -> dict[str, Tensor]:
     model, rssm = networks.world_model, networks.world_model.rssm
     joined = model.normalize_context(context) if networks.flags.sequence else None
-    weights = rssm.core_weights()
+    weights = rssm.cell_weights()
     latent, steps = start, []
     for h in range(actions.shape[1]):
         latent = rssm.imagine_step(weights, latent, actions[:, h], joined, None if noise is None else noise[:, h])

@@ -46,7 +46,7 @@ def observe(networks: Networks, batch: Tree, noise: Float[Tensor, "B T C S"] | N
 
 
 def imagination_losses(
-    rollout: Tree, hyperparameters: Tree, normalizer: Tree
+    rollout: Mapping[str, Any], hyperparameters: Tree, normalizer: Tree, bins: Float[Tensor, " K"]
 ) -> tuple[dict[str, Float[Tensor, "H N"]], dict[str, Tensor]]:
     """Losses of actor and critic on an imagined rollout (see ``networks.imagine``).
 
@@ -65,8 +65,10 @@ def imagination_losses(
     weight = torch.cumprod(continues, 0)
     advantage = (returns - value[:-1]) / scale
     policy = rollout["log_prob"] * advantage + hyperparameters["entropy"] * rollout["entropy"]
-    targets = torch.stack([returns, rollout["slow_value"]], -1)
-    critic, slow = twohot_loss(rollout["value_logits"], targets, rollout["bins"]).unbind(-1)
+    groups = rollout["value_logits"]
+    targets = torch.stack([returns, rollout["slow_value"]], -1).chunk(len(groups))
+    pairs = [twohot_loss(logits, target, bins) for logits, target in zip(groups, targets, strict=True)]
+    critic, slow = torch.cat(pairs).unbind(-1)
     losses = {
         "policy": -weight[:-1] * policy,
         "value": weight[:-1] * (critic + hyperparameters["slow_regularizer"] * slow),
@@ -105,7 +107,7 @@ def replay_value_loss(
 
 def update_trace(
     networks: Networks, batch: Tree, hyperparameters: Tree, normalizer: Tree, noise: Tree, horizon: int
-) -> dict[str, dict[str, Tensor]]:
+) -> dict[str, dict[str, Any]]:
     """Every loss of one update and what it was made from.
 
     Returns:
@@ -122,7 +124,7 @@ def update_trace(
     )
     start = {name: posterior[name].flatten(0, 1) for name in ("deter", "stoch")}
     rollout = imagine(networks, start, context.flatten(0, 1), horizon, noise)
-    imagined, extras = imagination_losses(rollout | {"bins": model.bins}, hyperparameters, normalizer)
+    imagined, extras = imagination_losses(rollout, hyperparameters, normalizer, model.bins)
     bootstrap = extras["returns"][0].unflatten(0, batch["reward"].shape)
     features = model.features(posterior)
     replay, replayed = replay_value_loss(networks, features, context, batch, bootstrap, hyperparameters)

@@ -68,12 +68,11 @@ def imagine(
     context: Float[Tensor, "N F"],
     horizon: int,
     noise: Mapping[str, Tensor],
-) -> dict[str, Tensor]:
+) -> dict[str, Any]:
     """Roll the policy out in the world model.
 
     Nothing flows back through the rollout, since the policy gradient is REINFORCE: only actor and critic build a
-    graph, on detached features. The rollout itself needs the policy's samples alone; all heads are evaluated
-    once on all states, which at small sizes costs far less than a call per step.
+    graph, on detached features.
 
     Args:
         start: latent ``deter`` [N, D], ``stoch`` [N, C, S].
@@ -82,34 +81,54 @@ def imagine(
         noise: ``prior`` [H, N, C, S] (Gumbel) and ``action`` [H, N, A] (Gumbel or normal).
 
     Returns:
-        For the states 0..H: ``deter``, ``stoch``, ``reward``, ``continue``, ``value``; for the steps 0..H-1:
-        ``action``, ``log_prob``, ``entropy`` and ``value_logits`` (with gradient), ``slow_value`` and the policy's
-        parameters, as ``policy_<name>``. Time first, [H + 1 or H, N, ...].
+        ``latents``, the H + 1 states with ``deter`` and ``stoch``; for the states 0..H: ``reward``, ``continue``,
+        ``value``; for the steps 0..H-1: ``action``, ``log_prob`` and ``entropy`` (with gradient), ``slow_value`` and
+        the policy's parameters, as ``policy_<name>``; time first, [H + 1 or H, N, ...]. And ``value_logits`` (with
+        gradient) in H / n groups of n steps, each [n, N, K].
     """
     model = networks.world_model
     with torch.no_grad():
-        steps = _rollout(networks, start, context, horizon, noise)
-        features = model.features(steps)
-        contexts = context.expand(horizon + 1, *context.shape)
-        reward = twohot_mean(model.reward_logits(features, contexts), model.bins)
-        continues = torch.sigmoid(model.continue_logits(features, contexts))
-        last_value = twohot_mean(networks.value_logits(features[-1:], contexts[-1:]), model.bins)
-        features, contexts = features[:-1], contexts[:-1]
-        slow = networks.slow_value(features, contexts)
-    logits = networks.value_logits(features, contexts)
-    policy = networks.policy(features, contexts)
-    log_prob, entropy = networks.actor.log_prob_and_entropy(policy, steps["action"])
+        latents, features, policies, actions = _rollout(networks, start, context, horizon, noise)
+        last = _predict(networks, features[-1], context)
+        last["value"] = twohot_mean(networks.value_logits(features[-1], context), model.bins)
+    # A GPU judges all states at once, a CPU those of one step out of its cache.
+    groups = [torch.stack(features[:-1])] if context.is_cuda else [state.unsqueeze(0) for state in features[:-1]]
+    pairs = [_judge(networks, group, context.expand(len(group), *context.shape)) for group in groups]
+    judged, logits = zip(*pairs, strict=True)
+    states = {name: torch.cat([group[name] for group in judged]) for name in judged[0]}
+    states |= {name: torch.cat([states[name], value.unsqueeze(0)]) for name, value in last.items()}
+    policy = {name: torch.stack([step[name] for step in policies]) for name in policies[0]}
+    action = torch.stack(actions)
+    log_prob, entropy = networks.actor.log_prob_and_entropy(policy, action)
     return {
-        **steps,
+        "latents": latents,
+        **states,
         **{f"policy_{name}": parameter.detach() for name, parameter in policy.items()},
-        "reward": reward,
-        "continue": continues,
         "value_logits": logits,
-        "value": torch.cat([twohot_mean(logits.detach(), model.bins), last_value]),
-        "slow_value": slow,
+        "action": action,
         "log_prob": log_prob,
         "entropy": entropy,
     }
+
+
+def _predict(networks: Networks, features: Float[Tensor, "*N I"], context: Float[Tensor, "*N F"]) -> dict[str, Tensor]:
+    """What the world model says of states: ``reward`` and ``continue`` [...]."""
+    model = networks.world_model
+    reward = twohot_mean(model.reward_logits(features, context), model.bins)
+    return {"reward": reward, "continue": torch.sigmoid(model.continue_logits(features, context))}
+
+
+def _judge(
+    networks: Networks, features: Float[Tensor, "n N I"], context: Float[Tensor, "n N F"]
+) -> tuple[dict[str, Tensor], Float[Tensor, "n N K"]]:
+    """What world model and critics say of states, without gradient; and the critic's logits, with it."""
+    logits = networks.value_logits(features, context)
+    with torch.no_grad():
+        value = {
+            "value": twohot_mean(logits, networks.world_model.bins),
+            "slow_value": networks.slow_value(features, context),
+        }
+        return _predict(networks, features, context) | value, logits
 
 
 def _rollout(
@@ -118,17 +137,17 @@ def _rollout(
     context: Tensor,
     horizon: int,
     noise: Mapping[str, Tensor],
-) -> dict[str, Tensor]:
-    """States 0..H and actions 0..H-1 of an imagined rollout, time first."""
+) -> tuple[list[dict[str, Tensor]], list[Tensor], list[dict[str, Tensor]], list[Tensor]]:
+    """Latents and features of the states 0..H, policies (with gradient) and actions 0..H-1 of a rollout."""
     model, rssm = networks.world_model, networks.world_model.rssm
-    weights = rssm.core_weights()
+    weights = rssm.cell_weights()
     joined = context if networks.flags.sequence else None
-    latent = {name: start[name].detach() for name in ("deter", "stoch")}
-    latents, actions = [latent], []
+    latents = [{name: start[name].detach() for name in ("deter", "stoch")}]
+    features, policies, actions = [model.features(latents[0])], [], []
     for h in range(horizon):
-        policy = networks.policy(model.features(latent), context)
-        actions.append(networks.actor.sample(policy, noise["action"][h]))
-        latent = rssm.imagine_step(weights, latent, actions[-1], joined, noise["prior"][h])
-        latents.append(latent)
-    states = {name: torch.stack([latent[name] for latent in latents]) for name in ("deter", "stoch")}
-    return states | {"action": torch.stack(actions)}
+        with torch.enable_grad():
+            policies.append(networks.policy(features[-1], context))
+        actions.append(networks.actor.sample(policies[-1], noise["action"][h]))
+        latents.append(rssm.imagine_step(weights, latents[-1], actions[-1], joined, noise["prior"][h]))
+        features.append(model.features(latents[-1]))
+    return latents, features, policies, actions

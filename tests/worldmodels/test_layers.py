@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.layers import MLP, BlockLinear, Head, Linear, RMSNorm, block_map, initialize
+from worldmodels.layers import MLP, BlockLinear, Head, Linear, RMSNorm, block_map, initialize, norm_silu
 
 
 def test_rms_norm_in_numpy() -> None:
@@ -71,3 +71,22 @@ def test_initialization_depends_on_the_generator_alone() -> None:
         initialize(mlp, torch.Generator().manual_seed(seed))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not torch.equal(first.linears[0].weight, other.linears[0].weight)
+
+
+def test_norm_and_silu_by_hand() -> None:
+    """Values and gradients against the formula and autograd, on one row and on several dimensions of rows."""
+    for shape in ((6,), (5, 6), (2, 5, 6)):
+        x = torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+        scale = torch.randn(6, dtype=torch.float64, requires_grad=True)
+        normalized = x / (x.square().mean(-1, keepdim=True) + 1e-4).sqrt() * scale
+        expected = normalized * torch.sigmoid(normalized)
+        ours = norm_silu(x, scale)
+        torch.testing.assert_close(ours, expected)
+        torch.testing.assert_close(norm_silu(x.detach(), scale.detach()), expected)
+        weight = torch.randn_like(x)
+        for one, other in zip(
+            torch.autograd.grad((ours * weight).sum(), (x, scale)),
+            torch.autograd.grad((expected * weight).sum(), (x, scale)),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other)

@@ -31,7 +31,7 @@ def test_recurrence_in_numpy() -> None:
     deter = torch.from_numpy(rng.normal(size=(5, 16)).astype(np.float32))
     stoch = torch.from_numpy(rng.normal(size=(5, 3, 4)).astype(np.float32))
     action = rssm.embed_action(torch.from_numpy(rng.normal(size=(5, 3)).astype(np.float32)), None)
-    ours = rssm.recur(rssm.core_weights(), deter, stoch, action).detach().numpy()
+    ours = rssm.recur(rssm.cell_weights(), deter, stoch, action).detach().numpy()
 
     def sigmoid(x: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-x))

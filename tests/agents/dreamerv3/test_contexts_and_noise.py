@@ -83,7 +83,7 @@ def test_posterior_and_imagination_step_by_step(discrete: bool) -> None:
         rssm, model = networks.world_model.rssm, networks.world_model
         hyperparameters, normalizer = dict(state["hyperparameters"].items()), dict(state["normalizer"].items())
         trace = losses.update_trace(networks, data, hyperparameters, normalizer, noise, H)
-        context, weights = normalized(data["context"]), rssm.core_weights()
+        context, weights = normalized(data["context"]), rssm.cell_weights()
         deter, stoch = torch.zeros(B, 16, dtype=torch.float64), torch.zeros(B, 3, 4, dtype=torch.float64)
         for t in range(T):
             keep = (~data["is_first"][:, t]).double()
@@ -111,13 +111,14 @@ def test_posterior_and_imagination_step_by_step(discrete: bool) -> None:
                     expected = policy["mean"] + policy["deviation"] * spread
                 assert_close(action, expected)
                 value = networks.critic(features)
-                assert_close(trace["rollout"]["value_logits"][h, row][None], value)
+                assert_close(torch.cat(trace["rollout"]["value_logits"])[h, row][None], value)
                 reward = model.reward(features)
                 assert_close(model.reward_logits(features[:, :-2], here), reward)
                 deter = rssm.recur(weights, deter, stoch, rssm.embed_action(action, here))
                 stoch = draw(mixed(rssm.prior_logits(deter)), noise["prior"][h, row][None])
-                assert_close(trace["rollout"]["deter"][h + 1, row][None], deter)
-                assert_close(trace["rollout"]["stoch"][h + 1, row][None], stoch)
+                following = trace["rollout"]["latents"][h + 1]
+                assert_close(following["deter"][row][None], deter)
+                assert_close(following["stoch"][row][None], stoch)
 
     with_networks(agent, state, check)
 
@@ -151,7 +152,7 @@ def test_dreams_see_the_normalized_context() -> None:
     def check(networks: Networks) -> None:
         rssm, here = networks.world_model.rssm, normalized(context)
         inputs = rssm.embed_action(actions[:, 0], here)
-        deter = rssm.recur(rssm.core_weights(), start["deter"], start["stoch"], inputs)
+        deter = rssm.recur(rssm.cell_weights(), start["deter"], start["stoch"], inputs)
         stoch = draw(mixed(rssm.prior_logits(deter)), noise[:, 0])
         assert_close(dream["deter"][:, 0], deter)
         assert_close(dream["stoch"][:, 0], stoch)
@@ -236,7 +237,8 @@ def test_bfloat16_keeps_losses_and_discount_precise() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         trace = with_networks(agent, state, traced)
     assert trace["world_model"]["tokens"].dtype == torch.bfloat16
-    precise = ["value", "value_logits", "slow_value", "reward", "continue", "log_prob", "entropy"]
+    precise = ["value", "slow_value", "reward", "continue", "log_prob", "entropy"]
     assert {trace["rollout"][name].dtype for name in precise} == {torch.float32}
+    assert {logits.dtype for logits in trace["rollout"]["value_logits"]} == {torch.float32}
     assert {value.dtype for value in trace["losses"].values()} == {torch.float32}
     assert (trace["rollout"]["continue"] - probability).abs().max() < 1e-4  # rounded: 9e-4

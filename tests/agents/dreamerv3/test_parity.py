@@ -92,7 +92,8 @@ def test_predictions_in_raw_units(reference: Reference, trace: dict) -> None:
 
 
 def test_imagination(reference: Reference, trace: dict) -> None:
-    rollout, extras = trace["rollout"], trace["imagination"]
+    rollout, extras = dict(trace["rollout"]), trace["imagination"]
+    rollout |= {name: torch.stack([step[name] for step in rollout["latents"]]) for name in ("deter", "stoch")}
     for ours, theirs in {"deter": "deter", "reward": "rew", "value": "val"}.items():
         assert_values(rollout[ours].movedim(0, 1), reference[f"img/{theirs}"])
     assert_values(rollout["stoch"].movedim(0, 1), reference.latent("img/stoch"))
