@@ -38,6 +38,7 @@ class Learner:
         self.seed = seed
         self.device = device
         self.updates = 0
+        self.latents: Tensors = {}  # of the last batch, compact [B, T, ...], where it started from stored ones
         self._autocast = precision == "bfloat16"
         self._names: list[str] = []
         self._sums: torch.Tensor | None = None
@@ -47,13 +48,13 @@ class Learner:
         """Apply one update to the state tree.
 
         Args:
-            batch: as sampled from replay, every entry [B, T, ...].
+            batch: as sampled from replay, every entry [B, T, ...], with what it starts from (``losses.observe``).
         """
         size, length = batch["is_first"].shape
         generator = torch_generator(self.seed, "update", self.updates, device=self.device)
         noise = self.agent.update_noise(size, length, generator)
         with self._precision():
-            self.state, metrics = self.agent.update(self.state, batch, noise)
+            self.state, metrics, self.latents = self.agent.update(self.state, batch, noise)
         self.updates += 1
         values = torch.stack([value.detach() for value in metrics.values()]).double()
         if self._sums is None:
