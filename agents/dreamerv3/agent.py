@@ -40,7 +40,7 @@ class DreamerV3:
         device, dtype: where and in what the networks compute; tests use float64.
 
     Raises:
-        ValueError: when an observation is not a vector.
+        ValueError: when an observation is neither a vector nor an image (see ``WorldModel``).
     """
 
     def __init__(
