@@ -23,7 +23,9 @@ class Settings(BaseModel):
 class EnvironmentConfig(Settings):
     """The environment and how many copies of it are stepped together."""
 
-    name: str = Field(default="cartpole", description="cartpole, pendulum, or dmc/<domain>/<task>.")
+    name: str = Field(
+        default="cartpole", description="cartpole, pendulum, dmc/<domain>/<task>, gym/<id>, or one of an extra."
+    )
     num_envs: int = Field(default=4, ge=1, description=f"Environments stepped together, >= 1. {PROTOCOL}: 4.")
     features: tuple[str, ...] | None = Field(
         default=None,
@@ -37,6 +39,28 @@ class EnvironmentConfig(Settings):
     )
     action_repeat: int = Field(
         default=1, ge=1, description="Environment steps per policy step, the rewards summed, >= 1."
+    )
+    observations: Literal["state", "pixels", "both"] | None = Field(
+        default=None,
+        description="state: the environment's vectors; pixels: its images, drawn where it has none of its own; both; "
+        "null: what the environment has by itself.",
+    )
+    image_size: int = Field(
+        default=64,
+        ge=16,
+        multiple_of=16,
+        description=f"Height and width of images in pixels, a multiple of 16. {REFERENCE}: 64.",
+    )
+    camera: int | None = Field(
+        default=None,
+        ge=-1,
+        description="Number of the camera through which pixels are drawn, -1 for a free one; null: the one that shows "
+        f"the task ({REFERENCE}: for dmc 0, quadruped 2).",
+    )
+    on_invalid: Literal["stop", "drop"] = Field(
+        default="stop",
+        description="What a step does whose observation or reward is NaN, infinite or of a wrong shape or type, or "
+        "whose simulation diverged. stop: end the run with a line; drop: drop the episode and go on.",
     )
     vector: Literal["serial", "subprocess"] = Field(
         default="serial",

@@ -89,14 +89,17 @@ def make_vector(config: RunConfig, num_envs: int, *, serial: bool = False) -> Ve
         features=environment.features,
         time_limit=environment.time_limit,
         action_repeat=environment.action_repeat,
+        observations=environment.observations,
+        image_size=environment.image_size,
+        camera=environment.camera,
     )
     vector: VectorEnvironment
     if serial or environment.vector == "serial":
-        vector = SerialVector([make] * num_envs)
+        vector = SerialVector([make] * num_envs, on_invalid=environment.on_invalid)
     else:
         from agents.environments import SubprocessVector
 
-        vector = SubprocessVector([make] * num_envs)
+        vector = SubprocessVector([make] * num_envs, on_invalid=environment.on_invalid)
     return ScaledVector(vector, environment.observation_scale) if environment.observation_scale else vector
 
 
