@@ -165,7 +165,7 @@ class Members(RuleBasedStateMachine):
     @invariant()
     def no_page_is_lost(self):
         if hasattr(self, "members"):
-            used = [r._table.all_slots().tolist() for r, _ in self.members if r.store is self.store]
+            used = [r._pages[0].table.all_slots().tolist() for r, _ in self.members if r.store is self.store]
             assert self.store.pages_in_use == len(set(sum(used, [])))
 
     def teardown(self):
