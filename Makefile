@@ -2,7 +2,7 @@
 # make train   set up, train configs/cartpole.yaml, evaluate it, dream, and say where everything is
 # make test    set up, then the checks and the tests
 # make check   ruff, ruff format and mypy
-# make bench   measurements, written to tests/benchmarks/results
+# make bench   measurements, written to tests/benchmarks/results; of a GPU: make bench DEVICE=cuda
 # make lock    pin what .venv holds in constraints.txt
 
 SHELL := /bin/bash
@@ -15,6 +15,8 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 CONFIG ?= cartpole
 RUN ?= runs/cartpole
 ARGS ?=
+# what `make bench` measures
+DEVICE ?= cpu
 
 .PHONY: setup train test check bench lock
 .DEFAULT_GOAL := test
@@ -44,7 +46,8 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@mkdir -p .benchmarks
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -p no:xdist --benchmark-json=.benchmarks/latest.json
+	$(BIN)/python -m pytest tests/benchmarks --device $(DEVICE) --benchmark-only -p no:xdist --benchmark-sort=fullname \
+		--benchmark-columns=min,median,max,rounds --benchmark-json=.benchmarks/latest.json
 	@echo; echo "results  $$(ls tests/benchmarks/results/*.csv | tr '\n' ' ')"
 
 # Without local version labels such as +cpu, so that the pins hold for every build of torch.
