@@ -2,10 +2,15 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from agents.environments.atari import Atari
 from agents.environments.base import ContextualEnv, Observations
+from agents.environments.box2d import BipedalWalker, LunarLander
 from agents.environments.classic import CartPole, Pendulum
+from agents.environments.crafter import Crafter
+from agents.environments.minigrid import MiniGrid
 from agents.errors import UserError
 
 
@@ -29,6 +34,13 @@ ENVIRONMENTS: dict[str, Callable[..., ContextualEnv]] = {
     "dmc/<domain>/<task>": _dm_control,
     "gym/<id>": _gymnasium,
     "gym/<namespace>/<id>": _gymnasium,
+    "box2d/lunar_lander": LunarLander,
+    "box2d/lunar_lander_continuous": partial(LunarLander, continuous=True),
+    "box2d/bipedal_walker": BipedalWalker,
+    "box2d/bipedal_walker_hardcore": partial(BipedalWalker, hardcore=True),
+    "crafter": Crafter,
+    "atari/<game>": Atari,
+    "minigrid/<id>": MiniGrid,
 }
 
 
