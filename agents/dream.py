@@ -24,10 +24,12 @@ from agents.evaluation.rollout import Episode, open_environments, run_episodes
 from agents.evaluation.summary import complete_context, describe_context
 from agents.run_folder import RunFolder, atomic_write
 from agents.training.build import configure_torch, load_agent, make_vector, training_contexts
+from agents.training.memory import ACTING_ADVICE, memory_errors
 
 VIDEO_SCALE = 2  # screen pixels of an image's pixel
 
 
+@memory_errors(ACTING_ADVICE)
 def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonErrors]:
     """Observe five steps of recorded episodes, then imagine the rest from the recorded actions alone.
 
@@ -50,8 +52,8 @@ def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonEr
 
     Raises:
         UserError: the folder is not that of a run or cannot be read, no agent has been kept yet, its file
-            does not fit the configuration, every episode is over before a dream could begin, or there is no
-            room for the files.
+            does not fit the configuration, every episode is over before a dream could begin, there is no
+            room for the files, or the device's memory is full.
     """
     for name, value in (("episodes", episodes), ("horizon", horizon)):
         if value < 1:
@@ -150,6 +152,8 @@ def _write_images(folder: Path, dreams: Dreams, key: str, captions: Captions) ->
     images, name = dreams.images[key], key.partition("/")[2]
     atomic_write(folder / f"{name}.png", draw_filmstrip(dreams, key, captions))
     shown = example_episodes(dreams.recorded, MAX_EPISODES)
+    if not dreams.swap_matters:
+        (folder / f"{name}_swapped.gif").unlink(missing_ok=True)  # of an earlier dream
     for context in DREAM_CONTEXTS if dreams.swap_matters else ("true",):
         video = open_loop_video(images.truth[shown], images.dreamt[context][shown], dreams.recorded[shown])
         atomic_write(folder / f"{name}_{context}.gif", encode_gif(video, VIDEO_SCALE))
