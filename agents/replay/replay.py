@@ -105,6 +105,11 @@ class Replay:
         self.capacity = capacity
 
     @property
+    def keeps_latents(self) -> bool:
+        """Whether there are latents beside the records."""
+        return len(self._pages) > 1
+
+    @property
     def streams(self) -> int:
         """Number of streams, E."""
         return len(self._length)
@@ -258,7 +263,7 @@ class Replay:
 
     def _latents(self) -> Pages:
         """Return the latents' pages; it is a mistake in the program to ask where none are kept."""
-        if len(self._pages) == 1:
+        if not self.keeps_latents:
             raise ValueError("this replay keeps no latents")
         return self._pages[1]
 
