@@ -15,19 +15,24 @@ Tensors = dict[str, torch.Tensor]
 
 
 def tiny_agent(
-    shapes: dict[str, tuple[int, ...]] = VECTOR, *, discrete: bool = False, device: str = "cpu", **changes: object
+    shapes: dict[str, tuple[int, ...]] = VECTOR,
+    *,
+    discrete: bool = False,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    **changes: object,
 ) -> DreamerV3:
     """Return an agent of a few thousand parameters with 3 actions and one context feature in [1, 2].
 
     Args:
         shapes: of the observations.
         discrete: the action.
-        device: of the agent.
+        device, dtype: of the agent.
         changes: fields of the agent's configuration that replace those of ``TINY_AGENT``.
     """
     context = ContextSpec(("gravity",), (1.0,), (2.0,))
     config = DreamerV3Config.model_validate(TINY_AGENT | changes)
-    return DreamerV3(config, shapes, ActionSpec(3, discrete), context, device=device)
+    return DreamerV3(config, shapes, ActionSpec(3, discrete), context, device=device, dtype=dtype)
 
 
 def random_batch(
