@@ -1,6 +1,5 @@
 """The arena below the page table: rows of records, addressed by number, in RAM or in a mapped file."""
 
-import functools
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -82,7 +81,6 @@ def by_segment(starts: Sequence[int], index: npt.NDArray[np.int64]) -> list[tupl
     return [(int(segment), np.flatnonzero(segments == segment)) for segment in np.unique(segments)]
 
 
-@functools.cache
 def torch_dtype(dtype: npt.DTypeLike) -> torch.dtype:
     """Return torch's name for a NumPy type."""
     return torch.from_numpy(np.empty(0, dtype)).dtype
