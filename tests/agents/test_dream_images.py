@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from kept_run import keep_agent, make_config
 from PIL import Image
-from pixel_world import SIZE, Dot
 
 from agents.dream import dream
 from agents.environments import ENVIRONMENTS
+from tests.agents.pixel_world import SIZE, Dot
 
 ENVIRONMENT = {"num_envs": 2, "time_limit": 20}
 WORLDS = {"training": {"distribution": "fixed", "contexts": [{"drift": -1.5}, {"drift": 0.0}, {"drift": 1.5}]}}
