@@ -47,7 +47,7 @@ class InvalidStep(UserError):
 
     Args:
         message: where, when and in which context it was.
-        kind: what is wrong, the same for all steps with this fault.
+        kind: what is wrong with which environment, the same for all steps with this fault.
     """
 
     def __init__(self, message: str, kind: str) -> None:
@@ -247,8 +247,8 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
             raise gymnasium.error.ResetNeeded(f"environment {self.name}: call reset before step")
         total = 0.0
         for _ in range(self._action_repeat):
-            observation, reward, terminated, truncated = self._step_world(action)
             self._elapsed += 1
+            observation, reward, terminated, truncated = self._step_world(action)
             total += reward
             truncated = truncated or self._elapsed >= self._time_limit
             if terminated or truncated:
@@ -288,7 +288,8 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
     def _invalid(self, kind: str) -> InvalidStep:
         """Return the error for the present step, after which the world must be reset."""
         self._needs_reset = True
-        return InvalidStep(f"environment {self.name}: {kind} at step {self._elapsed} in context {self.context}", kind)
+        where = f"environment {self.name}: {kind}"
+        return InvalidStep(f"{where} at step {self._elapsed} in context {self.context}", where)
 
 
 def _select(name: str, all_features: Sequence[Feature], names: Sequence[str] | None) -> tuple[Feature, ...]:
@@ -298,7 +299,7 @@ def _select(name: str, all_features: Sequence[Feature], names: Sequence[str] | N
     by_name = {feature.name: feature for feature in all_features}
     for index, wanted in enumerate(names):
         if wanted not in by_name:
-            raise UserError(f"environment {name}: unknown feature {wanted!r}; valid: {', '.join(by_name)}")
+            raise UserError(f"environment {name}: unknown feature {wanted!r}; valid: {', '.join(by_name) or 'none'}")
         if wanted in names[:index]:
             raise UserError(f"environment {name}: feature {wanted!r} is listed twice")
     return tuple(by_name[wanted] for wanted in names)

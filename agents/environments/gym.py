@@ -132,12 +132,9 @@ def make_world(spec: EnvSpec) -> gymnasium.Env[Any, Any]:
     try:
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         modes = getattr(creator, "metadata", {}).get("render_modes") or []
-        return gymnasium.make(
-            spec,
-            render_mode="rgb_array" if "rgb_array" in modes else None,
-            max_episode_steps=-1,  # none: the base class counts
-            disable_env_checker=True,
-        )
+        rendering = {"render_mode": "rgb_array"} if "rgb_array" in modes else {}
+        # A limit of -1 is none: the base class counts.
+        return gymnasium.make(spec, max_episode_steps=-1, disable_env_checker=True, **rendering)
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(f"environment gym/{spec.id} cannot be made: {_one_line(error)}") from error
 

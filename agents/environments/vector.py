@@ -17,6 +17,7 @@ OnInvalid = Literal["stop", "drop"]
 Records = dict[str, np.ndarray]
 
 _LOGGER = logging.getLogger(__name__)
+_told: set[str] = set()  # kinds of faults that this process has warned of, as `warnings` does once by default
 _MOST_DROPPED = 16  # episodes of one environment in a row, without a valid step in between, until we give up
 
 
@@ -113,13 +114,12 @@ class InvalidSteps:
 
     Args:
         policy: ``stop``: an invalid step is an error; ``drop``: its episode is lost, which is logged once for
-            every kind of fault.
+            every kind of fault, however many vectors there are.
         num_envs: E.
     """
 
     def __init__(self, policy: OnInvalid, num_envs: int) -> None:
         self._policy = policy
-        self._told: set[str] = set()
         self._dropped = [0] * num_envs  # episodes in a row without a valid step
 
     def refuse(self, index: int, error: InvalidStep) -> UserError | None:
@@ -129,8 +129,8 @@ class InvalidSteps:
         self._dropped[index] += 1
         if self._dropped[index] >= _MOST_DROPPED:
             return UserError(f"{error}: {self._dropped[index]} episodes in a row ended before their first valid step")
-        if error.kind not in self._told:
-            self._told.add(error.kind)
+        if error.kind not in _told:
+            _told.add(error.kind)
             _LOGGER.warning("%s; its episode is dropped, as others will be without a further word", error)
         return None
 

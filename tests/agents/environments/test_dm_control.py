@@ -292,7 +292,7 @@ def test_a_diverged_simulation_is_one_line(tmp_path, monkeypatch):
     env.reset(seed=0, options={"context": {"gravity": 5.0}})
     env.step(np.zeros(6, np.float32))
     env.physics.data.qvel[0] = np.nan
-    expected = r"dmc/cheetah/run: the simulation diverged \(mjWARN_BADQPOS\) at step 1 in .*5.0"
+    expected = r"dmc/cheetah/run: the simulation diverged \(mjWARN_BADQPOS\) at step 2 in .*5.0"
     with pytest.raises(InvalidStep, match=expected) as caught:
         env.step(np.zeros(6, np.float32))
     assert "\n" not in str(caught.value)
