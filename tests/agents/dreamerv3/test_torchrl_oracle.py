@@ -9,6 +9,8 @@ part (theirs)                     TorchRL  ours   the reference, and what differ
 ================================  =======  =====  =============================================================
 block GRU (``RSSMPriorV3``)       yes      yes    ``rssm.RSSM._core``; only with recurrent_model="block_gru", the
                                                   default is a plain GRU on concat(state, action)
+``DreamerV3BlockGRUCell``         no       -      projects its input as a whole, ``_core`` latent and action each;
+                                                  TorchRL's own DreamerV3 does not use it, nor is it compared
 prior, posterior                  yes      yes    ``_prior``, ``_observe``; the posterior only with use_rms_norm
 uniform share of latents          asked    yes    ``outs.Categorical(unimix)``, 0.01 there; their default is 0
 resets, acting                    yes      yes    ``RSSM._observe`` masks deter, stoch and the action
