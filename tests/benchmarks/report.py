@@ -14,7 +14,7 @@ def report(tables: Tables) -> Iterator[str]:
         yield from ("", name, *aligned([columns, *([str(row[column]) for column in columns] for row in rows)]))
     ratios = list(compare(tables.get("updates", [])))
     if ratios:
-        yield from ("", "median update times compared", *ratios)
+        yield from ("", "update times compared, medians", *ratios)
 
 
 def aligned(cells: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -26,15 +26,20 @@ def aligned(cells: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def compare(updates: Sequence[Row]) -> Iterator[str]:
     """Yield ours as a multiple of TorchRL's update of the same kind, and bfloat16 of float32."""
-    ours = {_kind(row): float(row["ms_median"]) for row in updates if row["code"] == "dreamtune"}
+    ours = {_kind(row): row for row in updates if row["code"] == "dreamtune"}
     for row in updates:
-        kind = _kind(row)
-        if row["code"].startswith("torchrl") and kind in ours:
-            yield f"  {_name(row)}: dreamtune / {row['code']} = {ours[kind] / float(row['ms_median']):.3f}"
-    for row in updates:
+        if row["code"].startswith("torchrl") and _kind(row) in ours:
+            yield f"  {_name(row)}: dreamtune / {row['code']} = {_ratio(ours[_kind(row)], row)}"
+    for row in ours.values():
         plain = ours.get(_kind(row | {"dtype": "float32"}))
-        if row["code"] == "dreamtune" and row["dtype"] == "bfloat16" and plain:
-            yield f"  {_name(row)}: bfloat16 / float32 = {float(row['ms_median']) / plain:.3f}"
+        if row["dtype"] == "bfloat16" and plain:
+            yield f"  {_name(row)}: bfloat16 / float32 = {_ratio(row, plain)}"
+
+
+def _ratio(row: Row, to: Row) -> str:
+    """The ratio of the medians, and of the minima, which foreign load moves least."""
+    median, least = (float(row[name]) / float(to[name]) for name in ("ms_median", "ms_min"))
+    return f"{median:.3f} (minima {least:.3f})"
 
 
 def _kind(row: Row) -> tuple[str, ...]:

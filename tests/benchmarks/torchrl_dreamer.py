@@ -73,7 +73,7 @@ class TorchRLDreamer:
         dimensions, widths = SIZES[size], tuple(shape[0] for shape in shapes.values())
         with torch.device(device):
             loss = _loss(dimensions, widths, actions, device)
-            self.batch = _random_batch(dimensions, sum(widths), actions, steps)
+            self.batch = _random_batch(dimensions, sum(widths), actions, steps).to(device)
         self.parameters = [parameter for parameter in loss.parameters() if parameter.requires_grad]
         self.stepper = DreamerV3OptimizationStepper(
             loss,
