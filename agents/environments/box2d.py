@@ -8,7 +8,6 @@ module can differ between environments because each has a copy of the module for
 import importlib.util
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ BIPEDAL_WALKER_FEATURES = (
 )
 
 
-def _own_module(name: str, environment: str) -> ModuleType:
+def _own_module(name: str, environment: str) -> Any:
     """Return a fresh copy of the module ``gymnasium.envs.box2d.<name>``, with constants of its own."""
     import_extra("Box2D", environment=environment, extra="box2d")
     spec = importlib.util.find_spec(f"gymnasium.envs.box2d.{name}")

@@ -56,7 +56,8 @@ class MiniGrid(ContextualEnv):
         _check_world(name, world)
         spec = gymnasium.registry[world]
         # Not gymnasium.make, which wraps the world and warns of older versions.
-        self._world: Any = load_env_creator(str(spec.entry_point))(**spec.kwargs)
+        create: Any = load_env_creator(str(spec.entry_point))
+        self._world = create(**spec.kwargs)
         self._size = image_size
         self._missions = _mission_codes(self._world.observation_space["mission"])
         boxes: dict[str, spaces.Space[Any]] = {
@@ -94,7 +95,7 @@ class MiniGrid(ContextualEnv):
         image[start : start + drawn.shape[0], start : start + drawn.shape[1]] = drawn
         direction = np.zeros(DIRECTIONS, np.float32)
         direction[self._world.agent_dir] = 1.0
-        observation = {IMAGE: image, "direction": direction}
+        observation: Observation = {IMAGE: image, "direction": direction}
         if self._missions:
             observation["mission"] = self._missions[self._world.mission].copy()
         return observation
