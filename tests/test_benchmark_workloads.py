@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from agents.dreamerv3.agent import SLOW
+from tests.agents.training.test_capture import Tape
 from tests.benchmarks.machine import until_done
 from tests.benchmarks.test_members import Population
 from tests.benchmarks.torchrl_dreamer import TorchRLDreamer
@@ -62,3 +63,13 @@ def test_every_member_of_a_population_is_updated() -> None:
     for name, value in population.state["parameters"].items():
         assert not torch.equal(value[0], before[name][0]) and not torch.equal(value[1], before[name][1]), name
     assert population.state["counters", "updates"].tolist() == [UPDATES, UPDATES]
+
+
+def test_a_recorded_population_is_updated_as_an_eager_one() -> None:
+    workload = Workload("cartpole", batch=2, length=3)
+    tape = Tape()
+    eager, recorded = Population(workload, 2, CPU), Population(workload, 2, CPU, tape)
+    for _ in range(UPDATES + 1):
+        eager.update()
+        recorded.update()
+    assert tape.replays > 0 and (eager.state == recorded.state).all()

@@ -1,4 +1,12 @@
-"""Options and fixtures of the measurements; what they give is written to tests/benchmarks/results and reported."""
+"""Options and fixtures of the measurements; what they give is written to tests/benchmarks/results and reported.
+
+    make bench                 # the CPU
+    make bench DEVICE=cuda     # a GPU
+
+A sitting is written when it ends. Where time is short, its parts are sittings of their own, such as
+``pytest tests/benchmarks/test_matmul.py tests/benchmarks/test_updates.py --device cuda --benchmark-only -p no:xdist
+--benchmark-json=.benchmarks/latest.json``.
+"""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

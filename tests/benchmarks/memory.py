@@ -12,8 +12,8 @@ import torch
 
 from agents.configuration import load_config
 from agents.train import train
+from agents.training.capture import choose_recorder
 from tests.benchmarks.machine import cores
-from tests.benchmarks.torchrl_dreamer import TorchRLDreamer
 from tests.benchmarks.workloads import WALKER, Workload
 
 
@@ -29,7 +29,8 @@ def resident_peak() -> float:
 def update(size: str, observation: str, dtype: str, device: str) -> None:
     """Run some updates, captured on CUDA."""
     workload = Workload(size, observation, dtype)
-    learner = workload.learner(torch.device(device), captured=device == "cuda")
+    target = torch.device(device)
+    learner = workload.learner(target, choose_recorder(target, "auto"))
     batch = workload.random_batch(learner.agent)
     for _ in range(5 if device == "cuda" else 2):
         learner.update(batch)
@@ -37,6 +38,8 @@ def update(size: str, observation: str, dtype: str, device: str) -> None:
 
 def torchrl(size: str, dtype: str, device: str) -> None:
     """The same for TorchRL's eager update."""
+    from tests.benchmarks.torchrl_dreamer import TorchRLDreamer  # which ours need not pay for
+
     learner = TorchRLDreamer(size, WALKER, 6, (16, 64), torch.device(device), bfloat16=dtype == "bfloat16")
     for _ in range(2):
         learner.update()

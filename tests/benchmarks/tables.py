@@ -83,7 +83,7 @@ def _number(value: object) -> str:
 
 def _milliseconds(seconds: Iterable[float]) -> Row:
     values = [1e3 * value for value in seconds]
-    return dict(zip(TIMES, (f"{f(values):.4g}" for f in (min, statistics.median, max)), strict=True))
+    return dict(zip(TIMES, (_number(f(values)) for f in (min, statistics.median, max)), strict=True))
 
 
 def _updates(benchmark: Row) -> list[Row]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from agents.dreamerv3 import DreamerV3
 from agents.seeding import torch_generator
-from agents.training.capture import CapturedUpdate, GraphRecorder
+from agents.training.capture import CapturedUpdate, Recorder, choose_recorder
 from tests.benchmarks.machine import until_done
 from tests.benchmarks.test_updates import about
 from tests.benchmarks.workloads import Workload
@@ -33,15 +33,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 class Population:
     """``members`` agents of one kind, updated together on batches and noise of their own."""
 
-    def __init__(self, workload: Workload, members: int, device: torch.device) -> None:
+    def __init__(
+        self, workload: Workload, members: int, device: torch.device, recorder: Recorder | None = None
+    ) -> None:
         self.agent: DreamerV3 = workload.agent(device)
         self.state = torch.stack([self.agent.initial_state(seed) for seed in range(members)]).contiguous()
         batch = workload.random_batch(self.agent)
         self.batch = {name: value.expand(members, *value.shape).contiguous() for name, value in batch.items()}
         self.device, self.members, self.workload = device, members, workload
         self.updates = 0
-        capture = CapturedUpdate(self._update, self.state, GraphRecorder(device)) if device.type == "cuda" else None
-        self._apply = capture or partial(self._update, self.state)
+        eager = partial(self._update, self.state)
+        self._apply = CapturedUpdate(self._update, self.state, recorder) if recorder else eager
 
     def update(self) -> None:
         """Improve every member by one step."""
@@ -63,9 +65,7 @@ class Population:
 
 
 def test_members(benchmark: BenchmarkFixture, workload: Workload, members: int, device: torch.device) -> None:
-    population = Population(workload, members, device)
+    population = Population(workload, members, device, choose_recorder(device, "auto"))
+    about_members = {"members": members, "threads": torch.get_num_threads()}
+    benchmark.extra_info["members"] = about(workload, "dreamtune", device) | about_members
     benchmark.pedantic(until_done(population.update, device), rounds=10, warmup_rounds=5)
-    benchmark.extra_info["members"] = about(workload, "dreamtune", device) | {
-        "members": members,
-        "threads": torch.get_num_threads(),
-    }

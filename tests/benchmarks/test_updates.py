@@ -16,6 +16,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch.utils.flop_counter import FlopCounterMode
 
+from agents.training.capture import choose_recorder
 from tests.benchmarks.machine import cores, until_done
 from tests.benchmarks.workloads import WALKER, Workload
 
@@ -81,21 +82,20 @@ def about(workload: Workload, code: str, device: torch.device) -> dict[str, Any]
 @pytest.mark.filterwarnings("ignore:Creating .* which inherits from WeightUpdaterBase:DeprecationWarning")
 def test_update(benchmark: BenchmarkFixture, case: Case, device: torch.device) -> None:
     workload = case.workload
-    learner = workload.learner(device, captured=case.captured)
+    learner = workload.learner(device, choose_recorder(device, "auto" if case.captured else "never"))
     batch = workload.random_batch(learner.agent)
     with FlopCounterMode(display=False) as counter:
         learner.update(batch)  # eager, the first of those that count
+    code = "dreamtune" if case.captured or device.type == "cpu" else "dreamtune-eager"
+    benchmark.extra_info |= {
+        "update": about(workload, code, device) | {"threads": case.threads},
+        "GFLOP": counter.get_total_flops() / 1e9,
+    }
     turns = _Turns(workload, device) if case.beside else None
     warm_up = 4 if case.captured else min(WARM_UP, case.rounds)  # a graph is recorded at the fourth update
     benchmark.pedantic(
         until_done(partial(learner.update, batch), device), setup=turns, rounds=case.rounds, warmup_rounds=warm_up
     )
-    code = "dreamtune" if case.captured or device.type == "cpu" else "dreamtune-eager"
-    benchmark.extra_info |= {
-        "update": about(workload, code, device) | {"threads": case.threads},
-        "parameters": sum(value.numel() for value in learner.state["parameters"].values()),
-        "GFLOP": counter.get_total_flops() / 1e9,
-    }
     if turns:
         benchmark.extra_info["beside"] = {"code": "torchrl", "seconds": turns.seconds[warm_up:]}
 
@@ -133,6 +133,6 @@ def test_torchrl_update(benchmark: BenchmarkFixture, device: torch.device, captu
     if device.type == "cpu":
         pytest.skip("on the CPU it is timed in turns with ours")
     workload = Workload("1m", dtype="bfloat16")
+    benchmark.extra_info["update"] = about(workload, "torchrl" if captured else "torchrl-eager", device)
     update = _torchrl_update(workload, device, captured=captured)
     benchmark.pedantic(update, rounds=10, warmup_rounds=WARM_UP)
-    benchmark.extra_info["update"] = about(workload, "torchrl" if captured else "torchrl-eager", device)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from agents.configuration import load_config
 from agents.dreamerv3 import ActionSpec, DreamerV3, DreamerV3Config
-from agents.training.capture import GraphRecorder
+from agents.training.capture import Recorder
 from agents.training.learner import Learner
 from worldmodels.context import ContextSpec
 
@@ -52,10 +52,9 @@ class Workload:
             action, context = ActionSpec(6, False), ContextSpec()
         return DreamerV3(config, self.shapes, action, context, device=device)
 
-    def learner(self, device: torch.device, *, captured: bool = False) -> Learner:
-        """Return the agent with a fresh state; ``captured`` replays its update as a CUDA graph."""
+    def learner(self, device: torch.device, recorder: Recorder | None = None) -> Learner:
+        """Return the agent with a fresh state; with a recorder its updates are recorded and replayed."""
         agent = self.agent(device)
-        recorder = GraphRecorder(device) if captured else None
         return Learner(agent, agent.initial_state(0), seed=0, device=device, precision=self.dtype, recorder=recorder)
 
     def random_batch(self, agent: DreamerV3) -> dict[str, Tensor]:
