@@ -60,7 +60,7 @@ def shipped(name: str) -> Any:
     return pytest.param(name, marks=[needs(extra)] if extra else [])
 
 
-@pytest.mark.parametrize("name", map(shipped, SHIPPED))
+@pytest.mark.parametrize("name", [shipped(name) for name in SHIPPED])
 def test_shipped_configurations_load_and_survive_saving(name: str, tmp_path: Path) -> None:
     config = load_config(name)
     assert config.name == name
