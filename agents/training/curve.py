@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from agents.errors import UserError
 from agents.files import atomic_write
 from agents.statistics import bootstrap_interval, mean
 from agents.training.metrics import Row
@@ -49,9 +50,14 @@ def combine_seeds(label: str, curves: Sequence[tuple[ArrayLike, ArrayLike]]) -> 
     Args:
         label: whose curves they are.
         curves: for each seed its environment steps, increasing, and the values there; at least one of each.
+
+    Raises:
+        UserError: a seed's values end before another's begin.
     """
     pairs = [(np.asarray(steps, np.float64), np.asarray(values, np.float64)) for steps, values in curves]
     first, last = max(steps[0] for steps, _ in pairs), min(steps[-1] for steps, _ in pairs)
+    if first > last:
+        raise UserError(f"a seed of {label} ends at step {last:.0f}, where another has no return yet; train it longer")
     steps = np.unique(np.concatenate([steps for steps, _ in pairs]))
     steps = steps[(steps >= first) & (steps <= last)]
     values = np.stack([np.interp(steps, *pair) for pair in pairs], axis=-1)  # [P, S]

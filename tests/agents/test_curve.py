@@ -152,6 +152,8 @@ def test_mistakes_are_told_in_one_line(runs, tmp_path):
     save_config(make_config(), RunFolder(begun).config_file)
     refused("metrics.csv: cannot be read", begun)
     refused("cannot be read", runs[0], published=tmp_path / "nothing.csv")
+    late = make_run(tmp_path / "late", [(21, 1.0)], seed=9)
+    refused("a seed of Dreamtune ends at step 40, where another has no return yet", runs[0], late)
     pole = make_run(tmp_path / "pole", [(10, 1.0)], environment={"name": "cartpole"})
     refused(
         "no task cartpole in cartpole; it has the suites atari100k, dmc_proprio, dmc_vision", pole, published=PUBLISHED
