@@ -140,6 +140,13 @@ def dream_command(tokens: Sequence[str]) -> None:
     bind(dream, tokens, prog="dreamtune dream")()
 
 
+def curve_command(tokens: Sequence[str]) -> None:
+    """`dreamtune curve`: the arguments are those of `agents.curve.curve`."""
+    from agents.curve import curve
+
+    bind(curve, tokens, prog="dreamtune curve")()
+
+
 def _option(tokens: Sequence[str], option: str) -> str | None:
     for index, token in enumerate(tokens):
         if token == option and index + 1 < len(tokens):

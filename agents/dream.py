@@ -10,17 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.dreaming.channels import channels_of
-from agents.dreaming.dreams import (
-    OBSERVED,
-    Dreams,
-    HorizonErrors,
-    dream_episodes,
-    horizon_errors,
-    most_distant,
-    overall_errors,
-)
-from agents.dreaming.figure import Captions, draw_dreams
+from agents.dreaming.dreams import DREAM_CONTEXTS, OBSERVED, Dreams, dream_episodes, most_distant
+from agents.dreaming.errors import HorizonErrors, horizon_errors, image_errors, overall_errors
+from agents.dreaming.figure import Captions, draw_dreams, example_episodes
+from agents.dreaming.filmstrip import draw_filmstrip
 from agents.dreaming.tables import dream_csv, episodes_csv, errors_csv
+from agents.dreaming.video import MAX_EPISODES, encode_gif, open_loop_video
 from agents.environments.base import Feature
 from agents.errors import UserError
 from agents.evaluation.episodes import TRAINING, Job, list_jobs
@@ -29,8 +24,12 @@ from agents.evaluation.rollout import Episode, open_environments, run_episodes
 from agents.evaluation.summary import complete_context, describe_context
 from agents.run_folder import RunFolder, atomic_write
 from agents.training.build import configure_torch, load_agent, make_vector, training_contexts
+from agents.training.memory import ACTING_ADVICE, memory_errors
+
+VIDEO_SCALE = 2  # screen pixels of an image's pixel
 
 
+@memory_errors(ACTING_ADVICE)
 def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonErrors]:
     """Observe five steps of recorded episodes, then imagine the rest from the recorded actions alone.
 
@@ -38,7 +37,8 @@ def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonEr
     dreamt twice: under its own context, and under the most distant one among the episodes (swapped after the
     observed steps). Everything is greedy, so the same command gives the same files. They go into the run's
     ``dream`` folder: ``dream.png``, ``dream.csv`` (values), ``errors.csv`` (errors by horizon) and
-    ``episodes.csv`` (contexts and seeds).
+    ``episodes.csv`` (contexts and seeds); of an observation that is an image, such as ``image``, also ``image.png``
+    (a film strip) and the videos ``image_true.gif`` and, where the context matters, ``image_swapped.gif``.
 
     Args:
         folder: the run's folder.
@@ -47,12 +47,13 @@ def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonEr
             far as they go.
 
     Returns:
-        Errors by horizon over all observation dimensions, under the true and the swapped context.
+        Errors by horizon, each under the true and the swapped context: over all dimensions of vector observations,
+        then of each image.
 
     Raises:
         UserError: the folder is not that of a run or cannot be read, no agent has been kept yet, its file
-            does not fit the configuration, every episode is over before a dream could begin, or there is no
-            room for the files.
+            does not fit the configuration, every episode is over before a dream could begin, there is no
+            room for the files, or the device's memory is full.
     """
     for name, value in (("episodes", episodes), ("horizon", horizon)):
         if value < 1:
@@ -76,13 +77,17 @@ def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonEr
     horizon = min(horizon, max(episode.length for episode in recorded) - OBSERVED + 1)
     channels = channels_of(config.environment.name, records[0], config.environment.observation_scale)
     dreams = dream_episodes(agent, state, records, vectors[partners], channels, horizon)
-    overall, note = overall_errors(dreams), swap_note(dreams, vectors)
+    overall, note = [*overall_errors(dreams), *image_errors(dreams)], swap_note(dreams, vectors)
     title = f"Dreams of {config.environment.name} by run {run.path.name}"
     _write(run.dream, dreams, recorded, partners.tolist(), features, title, note)
-    console.print(_table(overall, run.path.name))
+    for true, swapped in zip(overall[::2], overall[1::2], strict=True):
+        console.print(_table(true, swapped, run.path.name))
     if note:
         console.print(note)
     console.print(f"The picture is {run.dream / 'dream.png'}, the numbers lie beside it", soft_wrap=True)
+    for key in dreams.images:
+        place = run.dream / key.partition("/")[2]
+        console.print(f"The videos are {place}_*.gif, the film strip is {place}.png", soft_wrap=True)
     return overall
 
 
@@ -132,25 +137,41 @@ def _write(
     contexts = [complete_context(episode.job.context, features) for episode in episodes]
     words = [describe_context(context, features) for context in contexts]
     captions = Captions(title, words, [words[partner] for partner in partners], note)
-    errors = [*overall_errors(dreams), *horizon_errors(dreams)]
+    errors = [*overall_errors(dreams), *image_errors(dreams), *horizon_errors(dreams)]
     swapped = [contexts[partner] for partner in partners]
     atomic_write(folder / "dream.png", draw_dreams(dreams, captions))
     atomic_write(folder / "dream.csv", dream_csv(dreams))
     atomic_write(folder / "errors.csv", errors_csv(errors))
     atomic_write(folder / "episodes.csv", episodes_csv(episodes, contexts, swapped))
+    for key in dreams.images:
+        _write_images(folder, dreams, key, captions)
 
 
-def _table(overall: Sequence[HorizonErrors], run: str) -> Table:
-    """Overall errors at a few horizons."""
+def _write_images(folder: Path, dreams: Dreams, key: str, captions: Captions) -> None:
+    """Write the film strip and the videos of the images under ``key``."""
+    images, name = dreams.images[key], key.partition("/")[2]
+    atomic_write(folder / f"{name}.png", draw_filmstrip(dreams, key, captions))
+    shown = example_episodes(dreams.recorded, MAX_EPISODES)
+    if not dreams.swap_matters:
+        (folder / f"{name}_swapped.gif").unlink(missing_ok=True)  # of an earlier dream
+    for context in DREAM_CONTEXTS if dreams.swap_matters else ("true",):
+        video = open_loop_video(images.truth[shown], images.dreamt[context][shown], dreams.recorded[shown])
+        atomic_write(folder / f"{name}_{context}.gif", encode_gif(video, VIDEO_SCALE))
+
+
+def _table(true: HorizonErrors, swapped: HorizonErrors, run: str) -> Table:
+    """Errors at a few horizons."""
     table = Table(title=f"Dream errors of {run}", title_justify="left", title_style="bold", box=box.SIMPLE)
-    table.caption = "root mean square over observation dimensions,\nin standard deviations; median of episodes"
+    vectors = true.channel.key == "observation"
+    quantity = "root mean square over observation dimensions" if vectors else true.channel.name
+    table.caption = f"{quantity},\nin {true.channel.unit}; median of episodes"
     table.caption_justify = "left"
     for name in ("horizon", "episodes", "true context", "swapped context"):
         table.add_column(name, justify="right")
-    true, swapped = overall
     last = int(np.flatnonzero(true.episodes).max()) + 1
+    digits = 3 if vectors else 5
     for horizon in sorted({*(h for h in (1, 5, 15, 30) if h < last), last}):
         step = horizon - 1
-        row = (horizon, true.episodes[step], f"{true.median[step]:.3f}", f"{swapped.median[step]:.3f}")
+        row = (horizon, true.episodes[step], f"{true.median[step]:.{digits}f}", f"{swapped.median[step]:.{digits}f}")
         table.add_row(*map(str, row))
     return table

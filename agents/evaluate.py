@@ -12,8 +12,10 @@ from agents.evaluation.summary import RegionSummary, make_table, summarize, writ
 from agents.run_folder import RunFolder, atomic_write
 from agents.training.build import configure_torch, load_agent, make_vector, training_contexts
 from agents.training.checkpoint import BestAgent
+from agents.training.memory import ACTING_ADVICE, memory_errors
 
 
+@memory_errors(ACTING_ADVICE)
 def evaluate(folder: Path, episodes: int | None = None, regions: tuple[str, ...] | None = None) -> list[RegionSummary]:
     """Run the kept agent greedily in fixed contexts and seeds; print a table and write ``evaluation.csv``.
 
@@ -27,7 +29,8 @@ def evaluate(folder: Path, episodes: int | None = None, regions: tuple[str, ...]
 
     Raises:
         UserError: the folder is not that of a run or cannot be read, no agent has been kept yet, its file
-            does not fit the configuration, an unknown region, a context out of bounds, or a full disk.
+            does not fit the configuration, an unknown region, a context out of bounds, or a full disk
+            or device.
     """
     run = RunFolder.open(folder)
     configure_torch(run.config())

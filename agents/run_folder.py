@@ -16,7 +16,9 @@ __all__ = ["RunFolder", "atomic_write"]
 MAY_CHANGE = (
     "name",
     "contexts.evaluation.regions",
+    "replay.storage",
     "training.environment_steps",
+    "training.capture",
     "training.keep_checkpoints",
     "evaluation.episodes_per_context",
     "evaluation.seed",

@@ -15,17 +15,20 @@ from agents.training.boundary import EpochBoundary
 from agents.training.build import configure_torch
 from agents.training.curve import draw_curve
 from agents.training.lightning_module import LightningAgent
+from agents.training.memory import memory_errors, training_advice
 from agents.training.metrics import TensorBoard
 from agents.training.progress import ProgressReport
 from agents.training.quiet import quiet_lightning
 from agents.training.session import Session
+from agents.training.videos import OpenLoopVideos
 
 
 def train(config: RunConfig, folder: Path) -> None:
     """Train the agent of ``config`` in ``folder``; a run begun there goes on from its last checkpoint.
 
     The folder then holds ``checkpoints/`` (the latest, and ``best`` by validation), ``metrics.csv``,
-    ``timing.csv``, ``tensorboard/`` and ``curve.png``. A finished run is left as it is.
+    ``timing.csv``, ``tensorboard/``, ``curve.png`` and, of agents that see images, ``videos/``. A finished run is
+    left as it is.
 
     Args:
         config: of the run.
@@ -33,13 +36,13 @@ def train(config: RunConfig, folder: Path) -> None:
 
     Raises:
         UserError: the folder belongs to another configuration or process, no checkpoint is intact, the disk
-            is full, or training diverged. What was saved before stays.
+            or the device's memory is full, or training diverged. What was saved before stays.
         KeyboardInterrupt: the user interrupted; the same call goes on from the last checkpoint.
     """
     configure_torch(config)
     console = Console()
     run = RunFolder.prepare(folder, config)
-    with run.lock():
+    with run.lock(), memory_errors(training_advice(config)):
         session = Session(config, run)
         try:
             _train(session, console)
@@ -53,14 +56,15 @@ def _train(session: Session, console: Console) -> None:
     total = session.config.training.environment_steps
     path, done = session.run.path, session.env_steps
     rows = [row | timing for row, timing in zip(session.rows, session.timing, strict=True)]
-    with closing(TensorBoard(session.run.tensorboard, rows)) as board:
+    videos = OpenLoopVideos(session.validator, path / "videos", session.schedule.epochs)
+    with closing(TensorBoard(session.run.tensorboard, rows, videos.find)) as board:
         if session.epochs_left == 0:
             _say(console, f"{path}: finished before ({done} steps), nothing to train")
             return
         if done:
             _say(console, f"{path}: continuing at {done} of {total} steps")
         with ProgressReport(total, done, console) as progress:
-            fit(session, EpochBoundary(session, progress, board))
+            fit(session, EpochBoundary(session, progress, board, videos))
 
 
 def fit(session: Session, boundary: pl.Callback) -> None:

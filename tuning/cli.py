@@ -24,6 +24,11 @@ COMMANDS = {
         "dream_command",
         "dream against what happened: dreamtune dream runs/cartpole",
     ),
+    "curve": (
+        "agents.commandline",
+        "curve_command",
+        "learning curve over seeds: dreamtune curve runs/a runs/b",
+    ),
 }
 
 HELP = "\n".join(

@@ -16,16 +16,17 @@ class Size(NamedTuple):
     hidden: int
     classes: int
     units: int
+    depth: int
 
 
 SIZES: dict[str, Size] = {
-    "1m": Size(512, 64, 4, 64),
-    "12m": Size(2048, 256, 16, 256),
-    "25m": Size(3072, 384, 24, 384),
-    "50m": Size(4096, 512, 32, 512),
-    "100m": Size(6144, 768, 48, 768),
-    "200m": Size(8192, 1024, 64, 1024),
-    "400m": Size(12288, 1536, 96, 1536),
+    "1m": Size(512, 64, 4, 64, 4),
+    "12m": Size(2048, 256, 16, 256, 16),
+    "25m": Size(3072, 384, 24, 384, 24),
+    "50m": Size(4096, 512, 32, 512, 32),
+    "100m": Size(6144, 768, 48, 768, 48),
+    "200m": Size(8192, 1024, 64, 1024, 64),
+    "400m": Size(12288, 1536, 96, 1536, 96),
 }
 
 
@@ -68,7 +69,7 @@ class WorldModelConfig(BaseModel):
 
     size: SizeName = Field(
         default="1m",
-        description="Published size that sets deter, hidden, classes and units where they are not given.",
+        description="Published size that sets deter, hidden, classes, units and depth where they are not given.",
     )
     deter: Width | None = Field(default=None, description="Width of the recurrent state; None: the size's.")
     hidden: Width | None = Field(default=None, description="Width of the RSSM's layers; None: the size's.")
@@ -79,7 +80,15 @@ class WorldModelConfig(BaseModel):
     units: Width | None = Field(
         default=None, description="Width of the encoder, decoder, heads, actor and critic; None: the size's."
     )
-    blocks: Width = Field(default=8, description="Blocks of the block-diagonal recurrent weights; divides deter.")
+    depth: Width | None = Field(
+        default=None,
+        description="Channels of the image encoder's first level over 2; its levels have 2, 3, 4 and 4 times as many, "
+        "the decoder's the same in reverse; None: the size's.",
+    )
+    blocks: Width = Field(
+        default=8,
+        description="Blocks of the block-diagonal recurrent weights; divides deter and, with images, 4 * depth.",
+    )
     unimix: float = Field(
         default=0.01, ge=0.0, lt=1.0, description="Share of the uniform distribution mixed into every latent."
     )

@@ -3,8 +3,7 @@
 Symbols: N any leading dimensions; I, O input and output width; G blocks.
 """
 
-from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,14 @@ def truncated_normal_(weight: Tensor, fan_in: int, scale: float, generator: torc
             weight.zero_()
         else:
             nn.init.trunc_normal_(weight, 0.0, deviation, -2 * deviation, 2 * deviation, generator=generator)
+
+
+@runtime_checkable
+class Initialized(Protocol):
+    """A layer that draws its own initial weights."""
+
+    def initialize(self, generator: torch.Generator) -> None:
+        """Set every parameter."""
 
 
 class Linear(nn.Linear):
@@ -176,11 +183,6 @@ class Head(nn.Module):
 
 def initialize(module: nn.Module, generator: torch.Generator) -> None:
     """Draw all weights below ``module``, in the order of its submodules, from one generator."""
-    for layer in _layers(module):
-        layer.initialize(generator)
-
-
-def _layers(module: nn.Module) -> Iterator[Linear | RMSNorm | BlockLinear]:
     for layer in module.modules():
-        if isinstance(layer, Linear | RMSNorm | BlockLinear):
-            yield layer
+        if isinstance(layer, Initialized):
+            layer.initialize(generator)

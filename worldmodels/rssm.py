@@ -176,4 +176,5 @@ class RSSM(nn.Module):
 def _compute(weight: Tensor) -> Tensor:
     """Cast a weight to what autocast computes in, if that is on: `cell` and the posterior choose by their weights."""
     kind = weight.device.type
-    return weight.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else weight
+    enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return weight.to(torch.get_autocast_dtype(kind)) if enabled else weight

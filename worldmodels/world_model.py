@@ -1,6 +1,7 @@
 """The world model: encoder, RSSM, decoder, reward and continue heads, and their losses.
 
 Symbols: B batch; T time; N any leading dimensions; D deter; C classes; S categorical latents; A action; F context.
+An observation of rank 1 is a vector, one of rank 3 an image [height, width, channels] of uint8.
 Source: danijar/dreamerv3 at e3f0224; contexts from arXiv 2403.10967.
 """
 
@@ -22,6 +23,7 @@ from worldmodels.distributions import (
     twohot_mean,
     unimix,
 )
+from worldmodels.images import HIGHEST, ImageDecoder, ImageEncoder
 from worldmodels.layers import MLP, Head, Linear, full_precision
 from worldmodels.rssm import RSSM
 
@@ -29,16 +31,17 @@ CONTEXT_KEY = "context"  # the observation key under which the concat agent sees
 
 
 class WorldModel(nn.Module):
-    """A context-conditioned simulator of vector observations, rewards and continuations.
+    """A context-conditioned simulator of observations, rewards and continuations.
 
     Args:
         config: sizes and context flags.
-        observation_shapes: one shape for each observation key; vectors only.
+        observation_shapes: one shape for each observation key: vectors [n] and images [H, W, C].
         action: width A of the action.
         context: features of the context and their training range.
 
     Raises:
-        ValueError: when an observation is not a vector.
+        ValueError: when an observation is neither a vector nor an image, or is called ``context``, the name of the
+            context as an observation; and see ``images.ImageDecoder``.
     """
 
     context_center: Tensor
@@ -54,27 +57,40 @@ class WorldModel(nn.Module):
     ) -> None:
         super().__init__()
         for key, shape in observation_shapes.items():
-            if len(shape) != 1:
-                raise ValueError(f"observation '{key}' has shape {shape}; this world model reads vectors [n]")
+            if len(shape) not in (1, 3):
+                raise ValueError(f"observation '{key}' has shape {shape}; valid are vectors [n] and images [H, W, C]")
+            if key == CONTEXT_KEY:
+                raise ValueError(f"observation '{key}' needs another name: this one is the context's")
         self.flags = config.flags
         center, half_width = context.center_and_half_width()
         self.register_buffer("context_center", center, persistent=False)
         self.register_buffer("context_half_width", half_width, persistent=False)
         self.register_buffer("bins", symexp_bins(config.bins), persistent=False)
         size = config.dimensions
-        widths = {key: shape[0] for key, shape in observation_shapes.items()}
-        if self.flags.observation:
+        widths = {key: shape[0] for key, shape in observation_shapes.items() if len(shape) == 1}
+        images = {key: shape for key, shape in observation_shapes.items() if len(shape) == 3}
+        if self.flags.observation and context.size:
             widths[CONTEXT_KEY] = context.size
-        self.keys = sorted(widths)
-        self.feature_size = size.deter + config.stoch * size.classes
-        self.encoder = MLP(sum(widths.values()), size.units, config.encoder_layers)
-        self.rssm = RSSM(config, size.units, action, context.size if self.flags.sequence else 0)
+        self.vectors, self.images = sorted(widths), sorted(images)
+        latent = config.stoch * size.classes
+        self.feature_size = size.deter + latent
+        tokens = 0
+        if widths:
+            self.encoder = MLP(sum(widths.values()), size.units, config.encoder_layers)
+            tokens += size.units
+        if images:
+            self.image_encoder = ImageEncoder(config, images)
+            tokens += self.image_encoder.size
+        self.rssm = RSSM(config, tokens, action, context.size if self.flags.sequence else 0)
 
-        def inputs(flag: bool) -> int:
-            return self.feature_size + (context.size if flag else 0)
+        def inputs(flag: bool, width: int = self.feature_size) -> int:
+            return width + (context.size if flag else 0)
 
-        self.decoder = MLP(inputs(self.flags.decoder), size.units, config.decoder_layers)
-        self.reconstructions = nn.ModuleDict({key: Linear(size.units, widths[key]) for key in self.keys})
+        if widths:
+            self.decoder = MLP(inputs(self.flags.decoder), size.units, config.decoder_layers)
+            self.reconstructions = nn.ModuleDict({key: Linear(size.units, widths[key]) for key in self.vectors})
+        if images:
+            self.image_decoder = ImageDecoder(config, images, inputs(self.flags.decoder, latent))
         self.reward = Head(inputs(self.flags.reward), size.units, config.reward_layers, config.bins, scale=0.0)
         self.continuation = Head(inputs(self.flags.continuation), size.units, config.continue_layers, 1)
 
@@ -82,26 +98,41 @@ class WorldModel(nn.Module):
         """Map raw units linearly so that the training range becomes [-1, 1]."""
         return (context - self.context_center) / self.context_half_width
 
-    def observations(
-        self, records: Mapping[str, Tensor], context: Float[Tensor, "*N F"]
-    ) -> dict[str, Float[Tensor, "*N O"]]:
+    @property
+    def keys(self) -> list[str]:
+        """Observations in alphabetical order, the context among them where it is one."""
+        return sorted(self.vectors + self.images)
+
+    def observations(self, records: Mapping[str, Tensor], context: Float[Tensor, "*N F"]) -> dict[str, Tensor]:
         """Pick the observations that the encoder reads and the decoder predicts, the context among them if so set."""
-        named = {key: records[f"observation/{key}"] for key in self.keys if key != CONTEXT_KEY}
-        return named | ({CONTEXT_KEY: context} if self.flags.observation else {})
+        return {key: context if key == CONTEXT_KEY else records[f"observation/{key}"] for key in self.keys}
 
     def encode(self, observations: Mapping[str, Tensor]) -> Float[Tensor, "*N U"]:
-        """Tokens of the observations: symlog, keys in alphabetical order."""
-        return self.encoder(torch.cat([symlog(observations[key]) for key in self.keys], -1))
+        """Tokens of the observations: of the symlog vectors, keys in alphabetical order, then of the images.
+
+        Raises:
+            ValueError: when an image is not uint8 or has not the shape that the model was made for.
+        """
+        tokens = []
+        if self.vectors:
+            tokens.append(self.encoder(torch.cat([symlog(observations[key]) for key in self.vectors], -1)))
+        if self.images:
+            tokens.append(self.image_encoder(observations))
+        return torch.cat(tokens, -1) if len(tokens) > 1 else tokens[0]
 
     def features(self, latent: Mapping[str, Tensor]) -> Float[Tensor, "*N I"]:
         """What the heads see: concat(deter, flat stoch)."""
         return torch.cat([latent["deter"], latent["stoch"].flatten(-2)], -1)
 
     def decode(self, latent: Mapping[str, Tensor], context: Float[Tensor, "*N F"]) -> dict[str, Tensor]:
-        """Reconstructions in symlog space, one for each key, from concat(flat stoch, deter)."""
-        features = torch.cat([latent["stoch"].flatten(-2), latent["deter"]], -1)
-        hidden = self.decoder(join(features, context, self.flags.decoder))
-        return {key: full_precision(self.reconstructions[key](hidden)) for key in self.keys}
+        """Reconstructions by key: vectors in symlog space from concat(flat stoch, deter), images in [0, 1]."""
+        decoded, stoch = {}, latent["stoch"].flatten(-2)
+        if self.vectors:
+            hidden = self.decoder(join(torch.cat([stoch, latent["deter"]], -1), context, self.flags.decoder))
+            decoded = {key: full_precision(self.reconstructions[key](hidden)) for key in self.vectors}
+        if self.images:
+            decoded |= self.image_decoder(latent["deter"], join(stoch, context, self.flags.decoder))
+        return decoded
 
     def reward_logits(self, features: Tensor, context: Float[Tensor, "*N F"]) -> Float[Tensor, "*N K"]:
         """Two-hot logits of the reward received on arriving in a state."""
@@ -119,10 +150,14 @@ class WorldModel(nn.Module):
             context: normalized context [..., F].
 
         Returns:
-            ``observation/<key>`` [..., O], ``reward`` [...] and ``continue`` [...], a probability.
+            ``observation/<key>`` [..., O], for images floats [..., H, W, C] in 0 to 255; ``reward`` [...] and
+            ``continue`` [...], a probability.
         """
         features = self.features(latent)
-        decoded = {f"observation/{key}": symexp(value) for key, value in self.decode(latent, context).items()}
+        decoded = {
+            f"observation/{key}": value * HIGHEST if key in self.images else symexp(value)
+            for key, value in self.decode(latent, context).items()
+        }
         reward = twohot_mean(self.reward_logits(features, context), self.bins)
         return decoded | {
             "reward": reward,
@@ -132,7 +167,7 @@ class WorldModel(nn.Module):
     def losses(
         self,
         posterior: Mapping[str, Tensor],
-        observations: Mapping[str, Float[Tensor, "B T O"]],
+        observations: Mapping[str, Tensor],
         reward: Float[Tensor, "B T"],
         continues: Float[Tensor, "B T"],
         context: Float[Tensor, "B T F"],
@@ -142,7 +177,8 @@ class WorldModel(nn.Module):
 
         Args:
             posterior: the RSSM's latents with their ``probabilities``.
-            observations: what to reconstruct, by key.
+            observations: what to reconstruct, by key; images as uint8, whose loss is the squared error of values in
+                [0, 1], summed over height, width and channels.
             reward: reward received on arrival.
             continues: target of the continue head, (1 - terminal) * discount.
             context: normalized context.
@@ -174,7 +210,9 @@ class WorldModel(nn.Module):
             "continue_logits": continue_logits,
         }
         for key, value in decoded.items():
-            losses[f"reconstruction/{key}"] = (value - symlog(observations[key])).square().sum(-1)
+            image = key in self.images
+            target = observations[key].to(value.dtype) / HIGHEST if image else symlog(observations[key])
+            losses[f"reconstruction/{key}"] = (value - target).square().flatten(2).sum(-1)
             outputs[f"reconstruction/{key}"] = value
         return losses, outputs
 

@@ -23,7 +23,9 @@ class Settings(BaseModel):
 class EnvironmentConfig(Settings):
     """The environment and how many copies of it are stepped together."""
 
-    name: str = Field(default="cartpole", description="cartpole, pendulum, or dmc/<domain>/<task>.")
+    name: str = Field(
+        default="cartpole", description="cartpole, pendulum, dmc/<domain>/<task>, gym/<id>, or one of an extra."
+    )
     num_envs: int = Field(default=4, ge=1, description=f"Environments stepped together, >= 1. {PROTOCOL}: 4.")
     features: tuple[str, ...] | None = Field(
         default=None,
@@ -37,6 +39,28 @@ class EnvironmentConfig(Settings):
     )
     action_repeat: int = Field(
         default=1, ge=1, description="Environment steps per policy step, the rewards summed, >= 1."
+    )
+    observations: Literal["state", "pixels", "both"] | None = Field(
+        default=None,
+        description="state: the environment's vectors; pixels: its images, drawn where it has none of its own; both; "
+        "null: what the environment has by itself.",
+    )
+    image_size: int = Field(
+        default=64,
+        ge=16,
+        multiple_of=16,
+        description=f"Height and width of images in pixels, a multiple of 16. {REFERENCE}: 64.",
+    )
+    camera: int | None = Field(
+        default=None,
+        ge=-1,
+        description="Number of the camera through which pixels are drawn, -1 for a free one; null: the one that shows "
+        f"the task ({REFERENCE}: for dmc 0, quadruped 2).",
+    )
+    on_invalid: Literal["stop", "drop"] = Field(
+        default="stop",
+        description="What a step does whose observation or reward is NaN, infinite or of a wrong shape or type, or "
+        "whose simulation diverged. stop: end the run with a line; drop: drop the episode and go on.",
     )
     vector: Literal["serial", "subprocess"] = Field(
         default="serial",
@@ -180,9 +204,10 @@ class ReplayConfig(Settings):
 
     capacity: int = Field(default=1_000_000, ge=1, description=f"Records kept, >= 1. {REFERENCE}: 5,000,000.")
     page_length: int = Field(default=1024, ge=1, description="Records per page, the unit of eviction and of files.")
-    storage: Literal["ram", "mmap"] = Field(
+    storage: Literal["ram", "mmap", "device"] = Field(
         default="ram",
-        description="ram: in memory; mmap: in files of the run folder, for more records than memory.",
+        description="ram: in memory; mmap: in files of the run folder, for more records than memory; device: in the "
+        "memory of the device that computes, so that batches need no copy to it.",
     )
 
 
@@ -205,6 +230,17 @@ class TrainingConfig(Settings):
     )
     batch_size: int = Field(default=16, ge=1, description=f"Sequences per update. {REFERENCE}: 16.")
     batch_length: int = Field(default=64, ge=2, description=f"Time steps per sequence, >= 2. {REFERENCE}: 64.")
+    sequence_start: Literal["zero", "stored"] = Field(
+        default="zero",
+        description="State that replayed sequences start from. zero: all zeros; stored: the latent of the step before, "
+        f"kept in replay when acting and renewed by every update. {REFERENCE}: stored.",
+    )
+    burn_in: int = Field(
+        default=0,
+        ge=0,
+        description="With sequence_start zero, steps before the trained ones that only find their state, without loss "
+        "or gradient, >= 0.",
+    )
     threads: int = Field(
         default=1, ge=1, description="Threads of a torch operation; small networks are fastest with 1."
     )
@@ -215,7 +251,25 @@ class TrainingConfig(Settings):
         default="float32",
         description=f"Numbers that the networks compute in; the parameters are float32. {REFERENCE}: bfloat16.",
     )
+    capture: Literal["auto", "never"] = Field(
+        default="auto",
+        description="auto: on cuda, record the update once as a CUDA graph and replay it; never: launch each "
+        "operation anew.",
+    )
     keep_checkpoints: int = Field(default=2, ge=1, description="Latest checkpoints kept beside the best one, >= 1.")
+
+    @model_validator(mode="after")
+    def _one_way_to_start(self) -> Self:
+        if self.sequence_start == "stored" and self.burn_in:
+            raise ValueError(
+                f"burn_in ({self.burn_in}) is for sequence_start zero; with stored, which has its state, it must be 0"
+            )
+        return self
+
+    @property
+    def steps_before(self) -> int:
+        """Records that a replayed sequence has in front of the trained ones."""
+        return 1 if self.sequence_start == "stored" else self.burn_in
 
 
 class EvaluationConfig(Settings):
@@ -265,11 +319,18 @@ class RunConfig(Settings):
             raise ValueError(
                 f"environment.num_envs ({num_envs}) must divide training.epoch_steps ({training.epoch_steps})"
             )
-        shortest = num_envs * training.batch_length
+        shortest = num_envs * (training.steps_before + training.batch_length)
         if training.start_steps < shortest:
+            more = f" and {training.steps_before} before" if training.steps_before else ""
             raise ValueError(
                 f"training.start_steps ({training.start_steps}) must be at least environment.num_envs x "
-                f"training.batch_length ({shortest}), so that there is a sequence to replay"
+                f"training.batch_length{more} ({shortest}), so that there is a sequence to replay"
+            )
+        classes = self.agent.world_model.dimensions.classes
+        if training.sequence_start == "stored" and classes > 256:
+            raise ValueError(
+                f"training.sequence_start stored keeps classes as bytes: agent.world_model.classes ({classes}) must be "
+                "at most 256"
             )
         needed = max(training.start_steps, num_envs * self.replay.page_length)
         if self.replay.capacity < needed:

@@ -11,13 +11,17 @@ from agents.dreamerv3.config import DreamerV3Config, Hyperparameters
 if TYPE_CHECKING:
     from agents.dreamerv3.actor import ActionSpec
     from agents.dreamerv3.agent import DreamerV3
+    from agents.dreamerv3.latents import compact, expand, latent_specs
     from agents.dreamerv3.state import check_same_structure, flatten_state, unflatten_state
 else:
     _MODULES = {
         "ActionSpec": "actor",
         "DreamerV3": "agent",
         "check_same_structure": "state",
+        "compact": "latents",
+        "expand": "latents",
         "flatten_state": "state",
+        "latent_specs": "latents",
         "unflatten_state": "state",
     }
 
@@ -36,6 +40,9 @@ __all__ = [
     "DreamerV3Config",
     "Hyperparameters",
     "check_same_structure",
+    "compact",
+    "expand",
     "flatten_state",
+    "latent_specs",
     "unflatten_state",
 ]

@@ -15,6 +15,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from agents.dreamerv3 import losses
 from agents.dreamerv3.actor import ActionSpec
 from agents.dreamerv3.config import DreamerV3Config, Hyperparameters
+from agents.dreamerv3.latents import compact
 from agents.dreamerv3.networks import Networks
 from agents.dreamerv3.state import hyperparameter_tensors
 from agents.optimizer import laprop_step
@@ -24,7 +25,8 @@ from worldmodels.distributions import gumbel, masked, sample_one_hot, unimix
 from worldmodels.layers import initialize
 
 SLOW = "slow_critic."
-Gradients = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]  # by parameter; metrics; normalizer
+Auxiliaries = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]  # metrics; normalizer; posterior
+Gradients = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]  # by parameter; those
 
 
 class DreamerV3:
@@ -38,7 +40,7 @@ class DreamerV3:
         device, dtype: where and in what the networks compute; tests use float64.
 
     Raises:
-        ValueError: when an observation is not a vector.
+        ValueError: when an observation is neither a vector nor an image (see ``WorldModel``).
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class DreamerV3:
 
     def update(
         self, state: TensorDict, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]
-    ) -> tuple[TensorDict, dict[str, Tensor]]:
+    ) -> tuple[TensorDict, dict[str, Tensor], dict[str, Tensor]]:
         """Improve world model, actor and critic by one optimizer step, in place.
 
         A state with batch size [M] is a population: batch and noise then have a leading M too, and every member
@@ -116,14 +118,15 @@ class DreamerV3:
             noise: from ``update_noise``.
 
         Returns:
-            The same tree, and metrics of shape [] or [M], still on the device.
+            The same tree; metrics of shape [] or [M], still on the device; and, where the batch starts from stored
+            latents (``carry/...``), the new posteriors [B, T, ...] or [M, B, T, ...] as ``latents.compact`` gives them.
         """
         gradient = self._gradients
         if state.batch_dims:
             gradient = vmap(self._functional_gradients, randomness="error")
         parameters, slow = _leaves(state, "parameters"), _leaves(state, "slow")
         hyperparameters = _leaves(state, "hyperparameters")
-        gradients, metrics, normalizer = gradient(
+        gradients, metrics, normalizer, posterior = gradient(
             parameters, slow, hyperparameters, _leaves(state, "normalizer"), self.cast(batch), dict(noise)
         )
         count = state["counters", "updates"]
@@ -144,25 +147,24 @@ class DreamerV3:
         for name, average in slow.items():
             rate = hyperparameters["slow_rate"].reshape(count.shape + (1,) * (average.dim() - count.dim()))
             average.lerp_(parameters[name.replace(SLOW, "critic.")], rate)
-        return state, metrics | {"gradient/norm": norms.gradient, "gradient/clip": norms.clip}
+        latents = compact(posterior["deter"], posterior["stoch"]) if posterior else {}
+        return state, metrics | {"gradient/norm": norms.gradient, "gradient/clip": norms.clip}, latents
 
     def _gradients(
         self, parameters: dict[str, Tensor], slow: dict[str, Tensor], *arguments: dict[str, Tensor]
     ) -> Gradients:
-        """Gradients of one member's objective, its metrics and its moved normalizer, by eager autograd."""
+        """Gradients of one member's objective and what comes beside it, by eager autograd."""
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
-        total, (metrics, normalizer) = self._objective(leaves, slow, *arguments)
+        total, auxiliaries = self._objective(leaves, slow, *arguments)
         gradients = torch.autograd.grad(total, list(leaves.values()))
-        return dict(zip(leaves, gradients, strict=True)), metrics, normalizer
+        return dict(zip(leaves, gradients, strict=True)), *auxiliaries
 
     def _functional_gradients(
         self, parameters: dict[str, Tensor], slow: dict[str, Tensor], *arguments: dict[str, Tensor]
     ) -> Gradients:
         """The same for ``vmap``. Alone it is slower: every operation passes through one more dispatcher."""
-        gradients, (_, (metrics, normalizer)) = grad_and_value(self._objective, has_aux=True)(
-            parameters, slow, *arguments
-        )
-        return gradients, metrics, normalizer
+        gradients, (_, auxiliaries) = grad_and_value(self._objective, has_aux=True)(parameters, slow, *arguments)
+        return gradients, *auxiliaries
 
     def _objective(
         self,
@@ -172,7 +174,7 @@ class DreamerV3:
         normalizer: dict[str, Tensor],
         batch: dict[str, Tensor],
         noise: dict[str, Tensor],
-    ) -> tuple[Tensor, tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    ) -> tuple[Tensor, Auxiliaries]:
         arguments = (losses.objective, batch, hyperparameters, normalizer, noise, self.config.horizon)
         return functional_call(self.networks, parameters | slow, arguments)
 

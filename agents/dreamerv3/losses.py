@@ -24,8 +24,9 @@ def observe(networks: Networks, batch: Tree, noise: Float[Tensor, "B T C S"] | N
     Args:
         batch: flat records [B, T, ...]; ``action`` at t is chosen after observation t. With ``carry/deter``,
             ``carry/stoch`` and ``carry/action`` [B, ...] the sequences start from there, as the reference's do from
-            stored latents; else, and so far always in training, from zero: a sequence cut out of the middle of
-            an episode then needs its first steps to find its state.
+            stored latents; with the records before them as ``burn_in/<entry>`` [B, K, ...], from where these lead
+            (see ``_start``); else from zero: a sequence cut out of the middle of an episode then needs its
+            first steps to find its state.
         noise: Gumbel noise of the posterior, or None for the modes.
 
     Returns:
@@ -36,17 +37,32 @@ def observe(networks: Networks, batch: Tree, noise: Float[Tensor, "B T C S"] | N
     observations = model.observations(batch, context)
     tokens = model.encode(observations)
     action = batch["action"]
-    carry: Tree = model.rssm.initial(action.shape[0], tokens) | {"action": torch.zeros_like(action[:, 0])}
-    if "carry/deter" in batch:
-        carry = {name: batch[f"carry/{name}"] for name in carry}
+    carry = _start(networks, batch, tokens)
     previous = torch.cat([carry["action"].unsqueeze(1), action[:, :-1]], 1)
     joined = context if networks.flags.sequence else None
-    posterior = model.rssm.observe(dict(carry), tokens, previous, batch["is_first"], joined, noise)
+    posterior = model.rssm.observe(carry, tokens, previous, batch["is_first"], joined, noise)
     return {"posterior": posterior, "observations": observations, "tokens": tokens, "context": context}
 
 
+def _start(networks: Networks, batch: Tree, like: Tensor) -> dict[str, Tensor]:
+    """Return the latent and the action before a batch's first step, deter in the dtype of ``like``.
+
+    Burn-in runs from the zero state without gradient and on posterior modes: it finds a state, it trains nothing.
+    """
+    if "carry/deter" in batch:
+        carry = {name: batch[f"carry/{name}"] for name in ("deter", "stoch", "action")}
+        return carry | {"deter": carry["deter"].to(like.dtype)}
+    if "burn_in/action" in batch:
+        before = {name.removeprefix("burn_in/"): value for name, value in batch.items() if name.startswith("burn_in/")}
+        with torch.no_grad():
+            posterior = observe(networks, before, None)["posterior"]
+        return {name: posterior[name][:, -1] for name in ("deter", "stoch")} | {"action": before["action"][:, -1]}
+    action = batch["action"]
+    return networks.world_model.rssm.initial(action.shape[0], like) | {"action": torch.zeros_like(action[:, 0])}
+
+
 def imagination_losses(
-    rollout: Mapping[str, Any], hyperparameters: Tree, normalizer: Tree, bins: Float[Tensor, " K"]
+    rollout: Mapping[str, Any], hyperparameters: Tree, normalizer: Tree
 ) -> tuple[dict[str, Float[Tensor, "H N"]], dict[str, Tensor]]:
     """Losses of actor and critic on an imagined rollout (see ``networks.imagine``).
 
@@ -67,7 +83,7 @@ def imagination_losses(
     policy = rollout["log_prob"] * advantage + hyperparameters["entropy"] * rollout["entropy"]
     groups = rollout["value_logits"]
     targets = torch.stack([returns, rollout["slow_value"]], -1).chunk(len(groups))
-    pairs = [twohot_loss(logits, target, bins) for logits, target in zip(groups, targets, strict=True)]
+    pairs = [twohot_loss(logits, target, rollout["bins"]) for logits, target in zip(groups, targets, strict=True)]
     critic, slow = torch.cat(pairs).unbind(-1)
     losses = {
         "policy": -weight[:-1] * policy,
@@ -124,7 +140,7 @@ def update_trace(
     )
     start = {name: posterior[name].flatten(0, 1) for name in ("deter", "stoch")}
     rollout = imagine(networks, start, context.flatten(0, 1), horizon, noise)
-    imagined, extras = imagination_losses(rollout, hyperparameters, normalizer, model.bins)
+    imagined, extras = imagination_losses(rollout | {"bins": model.bins}, hyperparameters, normalizer)
     bootstrap = extras["returns"][0].unflatten(0, batch["reward"].shape)
     features = model.features(posterior)
     replay, replayed = replay_value_loss(networks, features, context, batch, bootstrap, hyperparameters)
@@ -146,8 +162,12 @@ def total_loss(losses: Tree, hyperparameters: Tree) -> Float[Tensor, ""]:
 
 def objective(
     networks: Networks, batch: Tree, hyperparameters: Tree, normalizer: Tree, noise: Tree, horizon: int
-) -> tuple[Float[Tensor, ""], tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """The scalar that one update descends, with (metrics, moved normalizer) beside it."""
+) -> tuple[Float[Tensor, ""], tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]]:
+    """The scalar that one update descends, with (metrics, moved normalizer, posterior) beside it.
+
+    The posterior ``deter`` [B, T, D] and ``stoch`` [B, T, C, S] is there if the batch starts from stored latents, for
+    these to be renewed, and empty else.
+    """
     trace = update_trace(networks, batch, hyperparameters, normalizer, noise, horizon)
     rollout, imagination = trace["rollout"], trace["imagination"]
     total = total_loss(trace["losses"], hyperparameters)
@@ -164,7 +184,9 @@ def objective(
         "imagined/return_scale": imagination["scale"],
         "replay/value": twohot_mean(trace["replay"]["value_logits"].detach(), networks.world_model.bins).mean(),
     }
-    return total, (metrics, {name: imagination[name] for name in ("low", "high")})
+    stored = ("deter", "stoch") if "carry/deter" in batch else ()
+    posterior = {name: trace["world_model"][name].detach() for name in stored}
+    return total, (metrics, {name: imagination[name] for name in ("low", "high")}, posterior)
 
 
 def _float(flag: Bool[Tensor, "*N"], like: Tensor) -> Tensor:

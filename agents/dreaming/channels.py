@@ -47,7 +47,7 @@ def channels_of(
 ) -> tuple[Channel, ...]:
     """Channels of an environment's records [T, ...]: observation dimensions, then reward and continue.
 
-    Images (observations with more than one axis) are no channels.
+    Images are compared as a whole (see ``image_keys``), not as a channel for every pixel.
 
     Args:
         environment: its name, such as ``cartpole``.
@@ -66,3 +66,8 @@ def channels_of(
         scale = (scales or {}).get(name, (1.0,) * size)
         channels += [Channel(key, index, *names[index], scale[index]) for index in range(size)]
     return (*channels, Channel("reward", 0, "reward", ""), Channel("continue", 0, "continue", "probability"))
+
+
+def image_keys(records: Mapping[str, NDArray]) -> tuple[str, ...]:
+    """Keys of an environment's records that hold images [T, H, W, C], such as ``observation/image``."""
+    return tuple(key for key in sorted(records) if key.startswith("observation/") and records[key].ndim == 4)

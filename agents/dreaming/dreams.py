@@ -1,6 +1,6 @@
-"""Dreams of recorded episodes, aligned with what happened, and their error by horizon.
+"""Dreams of recorded episodes, aligned with what happened.
 
-Sizes: E episodes, T = OBSERVED + H steps, H imagined steps, K channels (scalars), F context features.
+Sizes: E episodes, T = OBSERVED + H steps, H imagined steps, K channels (scalars), F context features; images [Y, X, C].
 
 Alignment. A record at step t holds the observation at t, the reward received on arriving there, and the
 action chosen after it. The agent observes steps 0 .. OBSERVED-1; imagination starts from the posterior at
@@ -8,8 +8,8 @@ step OBSERVED-1 and takes the recorded actions of steps OBSERVED-1, OBSERVED, ..
 of step t is the state at t+1, so what is decoded from it is compared with the record at t+1.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,12 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.dreaming.channels import Channel
+from agents.dreaming.channels import Channel, image_keys
 
 #: Steps that the agent observes before it dreams.
 OBSERVED = 5
 #: The contexts a dream is given: the recorded one, and another episode's.
 DREAM_CONTEXTS = ("true", "swapped")
+
+_DECODED_ROWS = 256  # latents decoded at once
 
 
 class DreamingAgent(Protocol):
@@ -44,6 +46,23 @@ class DreamingAgent(Protocol):
 
 
 @dataclass(frozen=True)
+class ImageDreams:
+    """Recorded and dreamt images of E episodes under one observation key.
+
+    Attributes:
+        truth: uint8 [E, T, Y, X, C]; zero after an episode's last record.
+        dreamt: for each context that was dreamt under, uint8 [E, T, Y, X, C], the decoded images cut to 0 .. 255 and
+            rounded down, as the reference shows them; zero where there is no record.
+        errors: for each context float64 [E, T], the mean squared error per pixel and color, intensities in [0, 1], of
+            the decoded images before rounding; NaN where there is no record.
+    """
+
+    truth: NDArray[np.uint8]
+    dreamt: dict[str, NDArray[np.uint8]]
+    errors: dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
 class Dreams:
     """Recorded and dreamt values of E episodes.
 
@@ -52,36 +71,25 @@ class Dreams:
         truth: float64 [E, T, K]; NaN after an episode's last record.
         dreamt: for each of ``DREAM_CONTEXTS`` float64 [E, T, K]; the first OBSERVED steps are reconstructions
             from the posterior (under the true context), the others imagined. NaN where ``truth`` is.
+        images: by key, such as ``observation/image``; empty for agents that see vectors only.
     """
 
     channels: tuple[Channel, ...]
     truth: NDArray[np.float64]
     dreamt: dict[str, NDArray[np.float64]]
+    images: dict[str, ImageDreams] = field(default_factory=dict)
+
+    @property
+    def recorded(self) -> NDArray[np.bool_]:
+        """Bool [E, T]: true where there is a record."""
+        return ~np.isnan(self.truth[:, :, 0])
 
     @property
     def swap_matters(self) -> bool:
         """Whether the swapped context changed anything in any dream."""
-        return not np.array_equal(self.dreamt["true"], self.dreamt["swapped"], equal_nan=True)
-
-
-@dataclass(frozen=True)
-class HorizonErrors:
-    """Absolute error of one channel by horizon, over the episodes that last that long.
-
-    Attributes:
-        channel: the quantity.
-        context: one of ``DREAM_CONTEXTS``.
-        episodes: int [H], episodes that have a record at each horizon (1 .. H steps after the last observed).
-        mean, lower, median, upper: float64 [H]; lower and upper are the quartiles. NaN where no episode is.
-    """
-
-    channel: Channel
-    context: str
-    episodes: NDArray[np.int64]
-    mean: NDArray[np.float64]
-    lower: NDArray[np.float64]
-    median: NDArray[np.float64]
-    upper: NDArray[np.float64]
+        same = np.array_equal(self.dreamt["true"], self.dreamt["swapped"], equal_nan=True)
+        pairs = [images.dreamt for images in self.images.values()]
+        return not (same and all(np.array_equal(pair["true"], pair["swapped"]) for pair in pairs))
 
 
 def collate(episodes: Sequence[Mapping[str, NDArray]], length: int) -> tuple[dict[str, NDArray], NDArray[np.bool_]]:
@@ -134,73 +142,73 @@ def dream_episodes(
         state: the agent's state tree.
         episodes: E mappings of records [T_e, ...], each with more than OBSERVED records.
         swapped: float32 [E, F], raw units.
-        channels: what to compare.
+        channels: what to compare, beside the images.
         horizon: H, imagined steps.
     """
     batch, valid = collate(episodes, OBSERVED + horizon)
     tensors = {key: torch.from_numpy(value) for key, value in batch.items()}
-    seen = {key: value[:, :OBSERVED] for key, value in tensors.items()}
-    context = tensors["context"][:, 0]  # [E, F]; constant within an episode
-    posterior = agent.observe(state, seen)  # [E, OBSERVED, ...]
-    start = {key: posterior[key][:, -1] for key in ("deter", "stoch")}
-    actions = tensors["action"][:, OBSERVED - 1 : -1]  # [E, H, A], from that of the last observed step
-    reconstruction = read_channels(agent.decode(state, posterior, seen["context"]), channels)
-    dreamt = {}
-    for name, given in zip(DREAM_CONTEXTS, (context, torch.from_numpy(swapped)), strict=True):
-        imagined = agent.imagine(state, start, actions, given)  # [E, H, ...]: steps OBSERVED .. OBSERVED+H-1
-        repeated = given[:, None].expand(-1, horizon, -1)
-        values = np.concatenate(
-            [reconstruction, read_channels(agent.decode(state, imagined, repeated), channels)], axis=1
-        )
-        dreamt[name] = np.where(valid[..., None], values, np.nan)
+    contexts = dict(zip(DREAM_CONTEXTS, (tensors["context"][:, 0], torch.from_numpy(swapped)), strict=True))
+    dreamt, images = {}, {key: ImageDreams(batch[key], {}, {}) for key in image_keys(episodes[0])}
+    for name, decoded in open_loop(agent, state, tensors, contexts):
+        dreamt[name] = np.where(valid[..., None], read_channels(decoded, channels), np.nan)
+        for key, image in images.items():
+            image.dreamt[name] = displayed(decoded[key]) * valid[..., None, None, None]
+            image.errors[name] = np.where(valid, squared_error(decoded[key], tensors[key]), np.nan)
     truth_tensors = {**tensors, "continue": 1.0 - tensors["is_terminal"].float()}
     truth = np.where(valid[..., None], read_channels(truth_tensors, channels), np.nan)
-    return Dreams(tuple(channels), truth, dreamt)
+    return Dreams(tuple(channels), truth, dreamt, images)
+
+
+def open_loop(
+    agent: DreamingAgent, state: Any, batch: Mapping[str, Tensor], contexts: Mapping[str, Tensor]
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Observe OBSERVED steps, then imagine the others from the recorded actions, under each of some contexts.
+
+    Args:
+        agent: dreams in modes.
+        state: the agent's state tree.
+        batch: records [E, T, ...], padded where an episode is shorter.
+        contexts: by name float32 [E, F], raw units; constant within an episode.
+
+    Yields:
+        Each context's name and what ``agent.decode`` makes of the T steps, [E, T, ...] on the CPU.
+    """
+    seen = {key: value[:, :OBSERVED] for key, value in batch.items()}
+    posterior = agent.observe(state, seen)  # [E, OBSERVED, ...]
+    start = {key: posterior[key][:, -1] for key in ("deter", "stoch")}
+    actions = batch["action"][:, OBSERVED - 1 : -1]  # [E, H, A], from that of the last observed step
+    reconstruction = _decode(agent, state, posterior, seen["context"])
+    for name, given in contexts.items():
+        imagined = agent.imagine(state, start, actions, given)  # [E, H, ...]: steps OBSERVED .. OBSERVED+H-1
+        dream = _decode(agent, state, imagined, given[:, None].expand(-1, actions.shape[1], -1))
+        yield name, {key: torch.cat([reconstruction[key], dream[key]], 1) for key in dream}
+
+
+def _decode(agent: DreamingAgent, state: Any, latent: Mapping[str, Tensor], context: Tensor) -> dict[str, Tensor]:
+    """Decode latents [E, n, ...] some steps at a time: an image decoder needs much memory for a row."""
+    steps = max(1, _DECODED_ROWS // len(context))
+    parts = []
+    for begin in range(0, context.shape[1], steps):
+        piece = slice(begin, begin + steps)
+        some = {key: value[:, piece] for key, value in latent.items()}
+        parts.append(agent.decode(state, some, context[:, piece]))
+    return {key: torch.cat([part[key].detach().cpu() for part in parts], 1) for key in parts[0]}
+
+
+def displayed(decoded: Tensor) -> NDArray[np.uint8]:
+    """Decoded images, in 0 .. 255, as they are shown: cut to that range and rounded down, like the reference's."""
+    return decoded.clamp(0, 255).to(torch.uint8).numpy()
+
+
+def squared_error(decoded: Tensor, truth: Tensor) -> NDArray[np.float64]:
+    """Mean squared error of images [E, T, Y, X, C] over pixels and colors, intensities in [0, 1]: float64 [E, T]."""
+    return ((decoded - truth) / 255).square().mean((-3, -2, -1), dtype=torch.float64).numpy()
 
 
 def read_channels(values: Mapping[str, Tensor], channels: Sequence[Channel]) -> NDArray[np.float64]:
     """Pick the channels out of a batch or decoded values [E, T, ...], in their units: float64 [E, T, K]."""
     columns = []
     for channel in channels:
-        value = values[channel.key].detach().cpu().double().numpy()
+        value = values[channel.key].double().numpy()
         columns.append(value.reshape(*value.shape[:2], -1)[..., channel.dimension] * channel.scale)
     return np.stack(columns, axis=-1)
-
-
-def horizon_errors(dreams: Dreams) -> list[HorizonErrors]:
-    """Absolute errors by horizon of every channel and dream context, over episodes."""
-    summaries = []
-    for index, channel in enumerate(dreams.channels):
-        for context in DREAM_CONTEXTS:
-            difference = dreams.dreamt[context][:, OBSERVED:, index] - dreams.truth[:, OBSERVED:, index]
-            summaries.append(_summarize(channel, context, np.abs(difference)))
-    return summaries
-
-
-def overall_errors(dreams: Dreams) -> list[HorizonErrors]:
-    """Error over all observation dimensions together, for both dream contexts.
-
-    Each dimension's error is divided by the standard deviation of its recorded values (a dimension that never
-    varies is left undivided); per episode and horizon the root of the mean square over dimensions is taken.
-    """
-    picked = [i for i, channel in enumerate(dreams.channels) if channel.key.startswith("observation/")]
-    truth = dreams.truth[..., picked]
-    deviation = np.nanstd(truth, axis=(0, 1))
-    deviation = np.where(deviation > 0, deviation, 1.0)
-    channel = Channel("observation", -1, "all observation dimensions", "standard deviations")
-    summaries = []
-    for context in DREAM_CONTEXTS:
-        scaled = (dreams.dreamt[context][..., picked] - truth)[:, OBSERVED:] / deviation
-        summaries.append(_summarize(channel, context, np.sqrt(np.mean(scaled**2, axis=-1))))
-    return summaries
-
-
-def _summarize(channel: Channel, context: str, errors: NDArray[np.float64]) -> HorizonErrors:
-    """Summarize errors [E, H] over the episodes that are not NaN."""
-    episodes = np.sum(~np.isnan(errors), axis=0)
-    mean, lower, median, upper = np.full((4, errors.shape[1]), np.nan)
-    alive = episodes > 0
-    mean[alive] = np.nanmean(errors[:, alive], axis=0)
-    if alive.any():
-        lower[alive], median[alive], upper[alive] = np.nanquantile(errors[:, alive], [0.25, 0.5, 0.75], axis=0)
-    return HorizonErrors(channel, context, episodes, mean, lower, median, upper)

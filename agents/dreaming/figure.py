@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.dreaming.dreams import OBSERVED, Dreams, HorizonErrors, horizon_errors, overall_errors
+from agents.dreaming.dreams import OBSERVED, Dreams
+from agents.dreaming.errors import HorizonErrors, horizon_errors, overall_errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 MAX_EXAMPLES = 3
 MAX_DIMENSIONS = 8
 
-_WIDTH, _ROW = 14.0, 1.32  # inches: of the picture, and height of a row of panels
+WIDTH, _ROW = 14.0, 1.32  # inches: of the picture, and height of a row of panels
 
 # Okabe and Ito's colors: distinct for every common color vision.
-_TRUTH = "#1c1c1c"
-_COLORS = {"true": "#0072B2", "swapped": "#D55E00"}
-_STYLES: dict[str, Any] = {"true": "-", "swapped": (0, (4, 1.5))}
+TRUTH = "#1c1c1c"
+COLORS = {"true": "#0072B2", "swapped": "#D55E00"}
+WORDS = {"true": "dream, true context", "swapped": "dream, swapped context"}
+LINES: dict[str, Any] = {"true": "-", "swapped": (0, (4, 1.5))}
 STYLE: Any = {
     "font.size": 9.0,
     "axes.titlesize": 9.5,
@@ -75,22 +77,23 @@ def draw_dreams(dreams: Dreams, captions: Captions) -> bytes:
 
 
 def make_figure(dreams: Dreams, captions: Captions) -> "Figure":
-    """Lay out the picture: examples on the left, errors by horizon on the right and below."""
+    """Lay out the picture: examples on the left, errors by horizon on the right and, for vectors together, below."""
     from matplotlib.figure import Figure
 
     rows = _shown_channels(dreams)
-    examples = _example_episodes(dreams.truth)
+    examples = example_episodes(dreams.recorded, MAX_EXAMPLES)
     names = ("true", "swapped") if dreams.swap_matters else ("true",)
     explanation = _explanation(dreams, captions.note)
-    titles = [_panel_title(captions, episode, names, _WIDTH / len(examples)) for episode in examples]
+    titles = [panel_title(captions, episode, names, WIDTH / len(examples)) for episode in examples]
     # Inches from the top to the first row: title and legend, explanation, contexts.
     top = 1.0 + 0.19 * len(explanation) + 0.17 * max(map(len, titles))
-    height = top + _ROW * len(rows) + 2.9
-    figure = Figure(figsize=(_WIDTH, height))
+    overall = overall_errors(dreams)
+    height = top + _ROW * len(rows) + (2.9 if overall else 0.52)
+    figure = Figure(figsize=(WIDTH, height))
     outer = figure.add_gridspec(
-        2,
+        2 if overall else 1,
         1,
-        height_ratios=[_ROW * len(rows), 1.75],
+        height_ratios=[_ROW * len(rows), 1.75] if overall else [1.0],
         hspace=1.9 / height,
         left=0.075,
         right=0.985,
@@ -101,11 +104,13 @@ def make_figure(dreams: Dreams, captions: Captions) -> "Figure":
     panels = columns[0].subgridspec(len(rows), len(examples), hspace=0.22, wspace=0.08)
     _draw_examples(figure, panels, dreams, rows, examples, names)
     for axes, title in zip(figure.axes[: len(examples)], titles, strict=True):
-        _write_title(axes, title)
+        write_title(axes, title)
     errors = columns[1].subgridspec(len(rows), 1, hspace=0.22)
     _draw_errors(figure, errors, dreams, rows, names)
-    _draw_overall(figure.add_subplot(outer[1]), dreams, names)
-    _draw_header(figure, captions.title, explanation, names)
+    if overall:
+        _draw_overall(figure.add_subplot(outer[1]), overall, names)
+    write_header(figure, captions.title, explanation)
+    _draw_legend(figure, len(explanation), names)
     return figure
 
 
@@ -123,23 +128,23 @@ def _explanation(dreams: Dreams, note: str) -> list[str]:
     return [*lines, *textwrap.wrap(note + ".", 150)] if note else lines
 
 
-def _panel_title(captions: Captions, episode: int, names: Sequence[str], inches: float) -> list[tuple[str, str, str]]:
+def panel_title(captions: Captions, episode: int, names: Sequence[str], inches: float) -> list[tuple[str, str, str]]:
     """Lines of text, color and weight above an example: its context and the swapped one."""
     letters = int(9.6 * inches)
-    lines = [(line, _TRUTH, "bold") for line in _wrap_values(captions.contexts[episode], letters)]
+    lines = [(line, TRUTH, "bold") for line in wrap_values(captions.contexts[episode], letters)]
     if "swapped" in names:
         text = f"swapped: {captions.swapped[episode]}"
-        lines += [(line, _COLORS["swapped"], "normal") for line in _wrap_values(text, letters)]
+        lines += [(line, COLORS["swapped"], "normal") for line in wrap_values(text, letters)]
     return lines
 
 
-def _wrap_values(text: str, letters: int) -> list[str]:
+def wrap_values(text: str, letters: int) -> list[str]:
     """Break a list of values into lines after commas only, so that numbers stay with names and units."""
     together = text.replace(" ", "\xa0").replace(",\xa0", ", ")
     return textwrap.wrap(together, letters)
 
 
-def _write_title(axes: "Axes", lines: Sequence[tuple[str, str, str]]) -> None:
+def write_title(axes: "Axes", lines: Sequence[tuple[str, str, str]]) -> None:
     """Write lines above a panel, the last one next to it."""
     for place, (text, color, weight) in enumerate(reversed(lines)):
         axes.annotate(
@@ -161,14 +166,14 @@ def _shown_channels(dreams: Dreams) -> list[int]:
     return observations[:MAX_DIMENSIONS] + others
 
 
-def _example_episodes(truth: NDArray[np.float64]) -> list[int]:
-    """Indices of episodes of truth [E, T, K], evenly spread over those that last longest."""
-    records = (~np.isnan(truth[:, :, 0])).sum(axis=1)
+def example_episodes(recorded: NDArray[np.bool_], count: int) -> list[int]:
+    """Indices of at most ``count`` episodes of recorded [E, T], evenly spread over those that last longest."""
+    records = recorded.sum(axis=1)
     order = np.argsort(-records, kind="stable")
     whole = int((records == records.max()).sum())
-    if whole > MAX_EXAMPLES:
-        order = order[np.linspace(0, whole - 1, MAX_EXAMPLES).round().astype(int)]
-    return sorted(int(index) for index in order[:MAX_EXAMPLES])
+    if whole > count:
+        order = order[np.linspace(0, whole - 1, count).round().astype(int)]
+    return sorted(int(index) for index in order[:count])
 
 
 def _draw_examples(
@@ -207,15 +212,15 @@ def _draw_lines(axes: "Axes", dreams: Dreams, episode: int, channel: int, names:
     steps = np.arange(len(truth))
     # No reward is received on arriving at the first observation; its recorded 0 is a convention.
     begin = 1 if dreams.channels[channel].key == "reward" else 0
-    axes.plot(steps[begin:], truth[begin:], color=_TRUTH, linewidth=2.4, alpha=0.85)
+    axes.plot(steps[begin:], truth[begin:], color=TRUTH, linewidth=2.4, alpha=0.85)
     for name in reversed(names):
         values = dreams.dreamt[name][episode, :, channel]
         # The observed steps are the same under both contexts: drawn once, as part of the true dream.
         first = begin if name == "true" else OBSERVED - 1
-        axes.plot(steps[first:], values[first:], color=_COLORS[name], linestyle=_STYLES[name], linewidth=1.4)
+        axes.plot(steps[first:], values[first:], color=COLORS[name], linestyle=LINES[name], linewidth=1.4)
     records = int((~np.isnan(truth)).sum())
     if records < len(truth):  # the episode ended before the dream's horizon
-        axes.plot(records - 1, truth[records - 1], "o", color=_TRUTH, markersize=4.5)
+        axes.plot(records - 1, truth[records - 1], "o", color=TRUTH, markersize=4.5)
 
 
 def _limits(dreams: Dreams, channel: int, examples: Sequence[int]) -> tuple[float, float]:
@@ -241,7 +246,7 @@ def _draw_errors(figure: "Figure", panels: Any, dreams: Dreams, rows: Sequence[i
         axes = figure.add_subplot(panels[row, 0])
         for summary in errors:
             if summary.channel == dreams.channels[channel] and summary.context in names:
-                _draw_band(axes, summary)
+                draw_band(axes, summary)
         axes.set_ylim(bottom=0)
         axes.tick_params(labelbottom=row == len(rows) - 1)
         if row == 0:
@@ -250,11 +255,11 @@ def _draw_errors(figure: "Figure", panels: Any, dreams: Dreams, rows: Sequence[i
             axes.set_xlabel("horizon (imagined steps)")
 
 
-def _draw_overall(axes: "Axes", dreams: Dreams, names: Sequence[str]) -> None:
+def _draw_overall(axes: "Axes", errors: Sequence[HorizonErrors], names: Sequence[str]) -> None:
     """Error over all observation dimensions together, by horizon."""
-    for summary in overall_errors(dreams):
+    for summary in errors:
         if summary.context in names:
-            _draw_band(axes, summary)
+            draw_band(axes, summary)
     axes.set_ylim(bottom=0)
     axes.set_title(
         "error by horizon: root mean square over observation dimensions, in standard deviations of the truth",
@@ -264,27 +269,32 @@ def _draw_overall(axes: "Axes", dreams: Dreams, names: Sequence[str]) -> None:
     axes.set_ylabel("error [std]")
 
 
-def _draw_band(axes: "Axes", errors: HorizonErrors) -> None:
+def draw_band(axes: "Axes", errors: HorizonErrors) -> None:
     """Median line and quartile band of one dream context."""
     horizon = np.arange(1, len(errors.median) + 1)
-    color = _COLORS[errors.context]
+    color = COLORS[errors.context]
     axes.fill_between(horizon, errors.lower, errors.upper, color=color, alpha=0.18, linewidth=0)
-    axes.plot(horizon, errors.median, color=color, linestyle=_STYLES[errors.context], linewidth=1.6)
+    axes.plot(
+        horizon, errors.median, color=color, linestyle=LINES[errors.context], linewidth=1.6, label=WORDS[errors.context]
+    )
     axes.set_xlim(1, max(len(horizon), 2))
 
 
-def _draw_header(figure: "Figure", title: str, explanation: Sequence[str], names: Sequence[str]) -> None:
-    """Title, explanation and legend, at distances in inches from the top."""
+def write_header(figure: "Figure", title: str, explanation: Sequence[str]) -> None:
+    """Write the title and the lines under it, at distances in inches from the top."""
+    height = figure.get_figheight()
+    figure.text(0.02, 1 - 0.33 / height, title, fontsize=14, weight="bold", color=TRUTH)
+    for place, line in enumerate(explanation):
+        figure.text(0.02, 1 - (0.6 + 0.19 * place) / height, line, fontsize=9.5, color="#444444")
+
+
+def _draw_legend(figure: "Figure", lines: int, names: Sequence[str]) -> None:
+    """Explain the colors, under the lines of the header."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    height = figure.get_figheight()
-    figure.text(0.02, 1 - 0.33 / height, title, fontsize=14, weight="bold", color=_TRUTH)
-    for place, line in enumerate(explanation):
-        figure.text(0.02, 1 - (0.6 + 0.19 * place) / height, line, fontsize=9.5, color="#444444")
-    words = {"true": "dream, true context", "swapped": "dream, swapped context"}
-    handles: list[Any] = [Line2D([], [], color=_TRUTH, linewidth=2.2, label="what happened")]
-    handles += [Line2D([], [], color=_COLORS[n], linestyle=_STYLES[n], linewidth=1.6, label=words[n]) for n in names]
+    handles: list[Any] = [Line2D([], [], color=TRUTH, linewidth=2.2, label="what happened")]
+    handles += [Line2D([], [], color=COLORS[n], linestyle=LINES[n], linewidth=1.6, label=WORDS[n]) for n in names]
     handles += [
         Patch(color="#ececec", label="observed steps, before the dream"),
         Patch(color="#999999", alpha=0.35, linewidth=0, label="middle half of the episodes"),
@@ -292,7 +302,7 @@ def _draw_header(figure: "Figure", title: str, explanation: Sequence[str], names
     figure.legend(
         handles=handles,
         loc="upper left",
-        bbox_to_anchor=(0.012, 1 - (0.47 + 0.19 * len(explanation)) / height),
+        bbox_to_anchor=(0.012, 1 - (0.47 + 0.19 * lines) / figure.get_figheight()),
         ncols=len(handles),
         columnspacing=1.8,
         handlelength=2.4,

@@ -5,7 +5,8 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from agents.dreaming.dreams import Dreams, HorizonErrors
+from agents.dreaming.dreams import Dreams
+from agents.dreaming.errors import HorizonErrors
 from agents.evaluation.rollout import Episode
 
 
@@ -48,7 +49,11 @@ def dream_csv(dreams: Dreams) -> bytes:
 
 
 def errors_csv(errors: Sequence[HorizonErrors]) -> bytes:
-    """One row per quantity, dream context and horizon with an episode: absolute errors over episodes."""
+    """One row per quantity, dream context and horizon with an episode: errors over episodes.
+
+    They are absolute errors, but for the key ``observation`` (see ``overall_errors``) and images, whose errors are
+    mean squares.
+    """
     return _csv(
         (
             "key",

@@ -1,7 +1,7 @@
 """Contextual Gymnasium environments, context distributions and environment vectors."""
 
 from agents.environments.actions import ActionCodec
-from agents.environments.base import ContextualEnv, Feature
+from agents.environments.base import ContextualEnv, Feature, InvalidStep, Observations
 from agents.environments.distributions import (
     ContextDistribution,
     FixedContexts,
@@ -11,7 +11,7 @@ from agents.environments.distributions import (
 )
 from agents.environments.registry import ENVIRONMENTS, make_environment
 from agents.environments.subprocess_vector import SubprocessVector
-from agents.environments.vector import Reset, SerialVector, VectorEnvironment
+from agents.environments.vector import OnInvalid, Reset, SerialVector, VectorEnvironment
 
 __all__ = [
     "ENVIRONMENTS",
@@ -20,6 +20,9 @@ __all__ = [
     "ContextualEnv",
     "Feature",
     "FixedContexts",
+    "InvalidStep",
+    "Observations",
+    "OnInvalid",
     "Reset",
     "RoundRobin",
     "SerialVector",

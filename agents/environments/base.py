@@ -1,14 +1,15 @@
 """The contextual environment: a Gymnasium environment whose world has named, bounded parameters.
 
 A *context* is one assignment of values to the features. Subclasses describe their features and write a
-whole context into their simulator; validation, time limit, action repeat and finiteness are done here.
+whole context into their simulator; validation, time limit, action repeat, choice of observations (state,
+pixels) and checks of what the world gives are done here.
 """
 
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -16,6 +17,8 @@ import numpy as np
 from agents.errors import UserError
 
 Observation = dict[str, np.ndarray]
+Observations = Literal["state", "pixels", "both"]
+IMAGE = "image"  # the key of pixels
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,31 @@ class Feature:
     description: str
 
 
-class ContextualEnv(gymnasium.Env[Observation, Any]):
-    """Base of all environments: Dict observations of float32 and contexts.
+class InvalidStep(UserError):
+    """A step whose record is worthless, and with it the rest of the episode.
 
-    Subclasses implement `_apply_context`, `_reset_world` and `_step_world`.
+    Args:
+        message: where, when and in which context it was.
+        kind: what is wrong with which environment, the same for all steps with this fault.
+    """
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type["InvalidStep"], tuple[str, str]]:
+        return InvalidStep, (str(self), self.kind)
+
+
+class ContextualEnv(gymnasium.Env[Observation, Any]):
+    """Base of all environments: Dict observations and contexts.
+
+    Subclasses implement `_apply_context`, `_reset_world` and `_step_world`, and `draw` where they can.
 
     Args:
         name: name for messages, such as ``"cartpole"``.
         all_features: everything that can vary in this world.
-        observation_space: Dict of float32 Boxes.
+        observation_space: Dict of Boxes: vectors (rank 1, float32) and images (rank 3, [H, W, C], uint8).
         action_space: Discrete, or Box in the original environment's range.
         features: names of the features that contexts and context vectors expose, in this order; the
             others stay at their default. None exposes all.
@@ -94,6 +113,8 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
         self._context_id = -1
         self._elapsed = 0
         self._needs_reset = True
+        self._world_space = observation_space
+        self._picture: tuple[int, int | None] | None = None  # size and camera of what is drawn
         self.set_context({})
 
     @abstractmethod
@@ -107,6 +128,40 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
     @abstractmethod
     def _step_world(self, action: Any) -> tuple[Observation, float, bool, bool]:
         """Make one step of the original; return (observation, reward, terminated, truncated by itself)."""
+
+    def draw(self, size: int, camera: int | None = None) -> np.ndarray:
+        """Return a picture of the world as it stands in its context, uint8 [size, size, 3].
+
+        Args:
+            size: height and width in pixels.
+            camera: number of the world's camera; None for the one that its task is best seen with.
+
+        Raises:
+            UserError: the world cannot be drawn, or has no such camera.
+        """
+        raise UserError(f"environment {self.name} cannot be drawn; valid observations: state")
+
+    def observe(self, observations: Observations, size: int = 64, camera: int | None = None) -> None:
+        """Choose what observations hold; to be called at most once, before the first reset.
+
+        Args:
+            observations: ``state``: the world's vectors; ``pixels``: its images, and where it has none of its
+                own, a drawn one with the key ``image``, uint8 [size, size, 3]; ``both``.
+            size, camera: of the drawn image, see `draw`.
+
+        Raises:
+            UserError: vectors are asked for and there are none.
+        """
+        images = {key for key, box in self._world_space.items() if len(box.shape or ()) == 3}
+        vectors = set(self._world_space) - images
+        if observations != "pixels" and not vectors:
+            raise UserError(f"environment {self.name} has no state to observe; valid observations: pixels")
+        kept = vectors if observations == "state" else images if observations == "pixels" else vectors | images
+        space = {key: box for key, box in self._world_space.items() if key in kept}
+        if observations != "state" and not images:
+            space[IMAGE] = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
+            self._picture = (size, camera)
+        self.observation_space = gymnasium.spaces.Dict(space)
 
     def complete_context(self, values: Mapping[str, float]) -> dict[str, float]:
         """Return ``values`` with the missing features at their default, without applying anything.
@@ -159,6 +214,7 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
 
         Raises:
             UserError: see `set_context`; or an option that is neither of the two.
+            InvalidStep: see `step`.
         """
         super().reset(seed=seed)
         if options:
@@ -173,8 +229,7 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
         self._elapsed = 0
         self._needs_reset = False
         observation = self._reset_world(seed)
-        self._check_finite(observation, 0.0)
-        return observation, self._info()
+        return self._observed(observation, 0.0), self._info()
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Advance by up to ``action_repeat`` steps of the original environment.
@@ -184,36 +239,57 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
             reached), and ``{"context": float32 [F], "context_id": int}``.
 
         Raises:
-            UserError: an observation or reward is NaN or infinite.
+            InvalidStep: an observation or reward is NaN or infinite, an observation is not of the space's
+                shapes and types, or the simulation diverged.
             gymnasium.error.ResetNeeded: the episode has ended, or none was begun.
         """
         if self._needs_reset:
             raise gymnasium.error.ResetNeeded(f"environment {self.name}: call reset before step")
         total = 0.0
         for _ in range(self._action_repeat):
-            observation, reward, terminated, truncated = self._step_world(action)
             self._elapsed += 1
+            observation, reward, terminated, truncated = self._step_world(action)
             total += reward
             truncated = truncated or self._elapsed >= self._time_limit
             if terminated or truncated:
                 self._needs_reset = True
                 break
-        self._check_finite(observation, total)
-        return observation, total, terminated, truncated, self._info()
+        return self._observed(observation, total), total, terminated, truncated, self._info()
 
     def _info(self) -> dict[str, Any]:
         return {"context": self._vector.copy(), "context_id": self._context_id}
 
-    def _check_finite(self, observation: Observation, reward: float) -> None:
-        culprits = [f"observation {key!r}" for key, value in observation.items() if not np.isfinite(value).all()]
+    def _observed(self, observation: Observation, reward: float) -> Observation:
+        """Check what the world gave and return what is observed of it."""
+        self._check_kind(self._world_space, observation)
+        for key, value in observation.items():
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise self._invalid(f"observation {key!r} is NaN or infinite")
         if not math.isfinite(reward):
-            culprits.append("reward")
-        if culprits:
-            self._needs_reset = True
-            raise UserError(
-                f"environment {self.name}: {culprits[0]} is NaN or infinite at step {self._elapsed} "
-                f"in context {self.context}; choose a less extreme context"
-            )
+            raise self._invalid("reward is NaN or infinite")
+        if self.observation_space is not self._world_space:
+            observation = {key: value for key, value in observation.items() if key in self.observation_space.spaces}
+            if self._picture is not None:
+                observation[IMAGE] = self.draw(*self._picture)
+            self._check_kind(self.observation_space, observation)
+        return observation
+
+    def _check_kind(self, space: gymnasium.spaces.Dict, observation: Observation) -> None:
+        """Refuse an observation that has other keys, shapes or types than the space."""
+        if observation.keys() != space.spaces.keys():
+            keys, expected = ", ".join(map(repr, observation)), ", ".join(map(repr, space))
+            raise self._invalid(f"observation has the keys {keys} instead of {expected}")
+        for key, box in space.spaces.items():
+            value = observation[key]
+            if not isinstance(value, np.ndarray) or value.shape != box.shape or value.dtype != box.dtype:
+                got = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+                raise self._invalid(f"observation {key!r} is {got} instead of {box.dtype} {list(box.shape or ())}")
+
+    def _invalid(self, kind: str) -> InvalidStep:
+        """Return the error for the present step, after which the world must be reset."""
+        self._needs_reset = True
+        where = f"environment {self.name}: {kind}"
+        return InvalidStep(f"{where} at step {self._elapsed} in context {self.context}", where)
 
 
 def _select(name: str, all_features: Sequence[Feature], names: Sequence[str] | None) -> tuple[Feature, ...]:
@@ -223,7 +299,7 @@ def _select(name: str, all_features: Sequence[Feature], names: Sequence[str] | N
     by_name = {feature.name: feature for feature in all_features}
     for index, wanted in enumerate(names):
         if wanted not in by_name:
-            raise UserError(f"environment {name}: unknown feature {wanted!r}; valid: {', '.join(by_name)}")
+            raise UserError(f"environment {name}: unknown feature {wanted!r}; valid: {', '.join(by_name) or 'none'}")
         if wanted in names[:index]:
             raise UserError(f"environment {name}: feature {wanted!r} is listed twice")
     return tuple(by_name[wanted] for wanted in names)

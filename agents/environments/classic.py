@@ -13,6 +13,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
 
 from agents.environments.base import ContextualEnv, Feature, Observation
+from agents.environments.pixels import rendered
 
 CARTPOLE_FEATURES = (
     Feature("gravity", "m/s^2", 9.8, 0.1, 100.0, "downward acceleration"),
@@ -42,7 +43,7 @@ class CartPole(ContextualEnv):
     def __init__(
         self, *, features: Sequence[str] | None = None, time_limit: int | None = None, action_repeat: int = 1
     ) -> None:
-        self._world = CartPoleEnv()
+        self._world = CartPoleEnv(render_mode="rgb_array")
         super().__init__(
             "cartpole",
             CARTPOLE_FEATURES,
@@ -52,6 +53,10 @@ class CartPole(ContextualEnv):
             time_limit=500 if time_limit is None else time_limit,
             action_repeat=action_repeat,
         )
+
+    def draw(self, size: int, camera: int | None = None) -> np.ndarray:
+        """See `ContextualEnv.draw`; it needs the package pygame. Of the context it shows the pole's length."""
+        return rendered(self.name, self._world, size, camera)
 
     def _apply_context(self, context: Mapping[str, float]) -> None:
         world = self._world
@@ -79,7 +84,7 @@ class Pendulum(ContextualEnv):
     def __init__(
         self, *, features: Sequence[str] | None = None, time_limit: int | None = None, action_repeat: int = 1
     ) -> None:
-        self._world = PendulumEnv()
+        self._world = PendulumEnv(render_mode="rgb_array")
         super().__init__(
             "pendulum",
             PENDULUM_FEATURES,
@@ -89,6 +94,10 @@ class Pendulum(ContextualEnv):
             time_limit=200 if time_limit is None else time_limit,
             action_repeat=action_repeat,
         )
+
+    def draw(self, size: int, camera: int | None = None) -> np.ndarray:
+        """See `ContextualEnv.draw`; it needs the package pygame. Of the context it shows nothing."""
+        return rendered(self.name, self._world, size, camera)
 
     def _apply_context(self, context: Mapping[str, float]) -> None:
         for name, value in context.items():  # nothing is derived: the dynamics read these four at each step

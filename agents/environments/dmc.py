@@ -11,9 +11,11 @@ from gymnasium import spaces
 from agents.environments.base import ContextualEnv, Observation
 from agents.environments.headless import PhysicsError, suite
 from agents.environments.mujoco_model import ModelEditor
+from agents.environments.mujoco_picture import MujocoPicture
 from agents.errors import UserError
 
 STEPS = 1000  # control steps per episode of every task of the suite that has a limit
+CAMERAS = {"quadruped": 2}  # the camera that shows the task, where it is not 0 (danijar/dreamerv3 at e3f0224)
 
 
 class DmControl(ContextualEnv):
@@ -32,7 +34,8 @@ class DmControl(ContextualEnv):
         action_repeat: control steps per step.
 
     Raises:
-        UserError: unknown domain or task; in `reset` and `step`, a simulation that diverged.
+        UserError: unknown domain or task.
+        InvalidStep: in `reset` and `step`, a simulation that diverged.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class DmControl(ContextualEnv):
         self._seeded = False
         with _no_drawing(self._physics):
             self._world.reset()  # some tasks complete their model here, such as finger's damping
-        self._editor = ModelEditor(self._physics.model.ptr)
+        model, data = self._physics.model.ptr, self._physics.data.ptr
+        self._editor = ModelEditor(model)
+        self._drawing = MujocoPicture(name, model, data, camera=CAMERAS.get(domain, 0))
         observations = self._world.observation_spec()
         actions = self._world.action_spec()
         super().__init__(
@@ -69,6 +74,10 @@ class DmControl(ContextualEnv):
             time_limit=STEPS if time_limit is None else time_limit,
             action_repeat=action_repeat,
         )
+
+    def draw(self, size: int, camera: int | None = None) -> np.ndarray:
+        """See `ContextualEnv.draw`; the same pixels as dm_control's own ``physics.render``."""
+        return self._drawing.draw(size, camera)
 
     @property
     def physics(self) -> Any:
@@ -104,12 +113,8 @@ class DmControl(ContextualEnv):
         try:
             yield
         except PhysicsError as error:
-            reason = str(error).splitlines()[0]
-            self._needs_reset = True
-            raise UserError(
-                f"environment {self.name}: the simulation diverged at step {self._elapsed} in context "
-                f"{self.context} ({reason}); choose a less extreme context"
-            ) from error
+            warnings = str(error).splitlines()[0].rpartition(": ")[2]  # the names of MuJoCo's, without the preamble
+            raise self._invalid(f"the simulation diverged ({warnings})") from error
 
 
 def _float32(observation: Mapping[str, Any]) -> Observation:

@@ -2,14 +2,19 @@
 
 Both choose and load an OpenGL library when they are imported, though only pictures need one; where the
 chosen library is missing, the import fails. So they are imported with rendering switched off, and what would
-have been chosen (``MUJOCO_GL`` of the user) is loaded when something is first drawn.
+have been chosen (``MUJOCO_GL`` of the user; EGL where there is neither that nor a display) is loaded when
+something is first drawn.
 """
 
+import atexit
+import functools
 import importlib
 import os
 import sys
 from types import ModuleType
 from typing import Any
+
+from agents.errors import UserError
 
 _SWITCHED_OFF = ("disable", "disabled", "off", "false", "0")  # values of MUJOCO_GL that mean no rendering
 
@@ -18,6 +23,8 @@ def _load_when_drawing(module: ModuleType, name: str) -> Any:
     """Return a stand-in for the class ``name`` of ``module`` that reloads the module at its first use."""
 
     def create(*args: Any, **kwargs: Any) -> Any:
+        if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            os.environ.setdefault("MUJOCO_GL", "egl")
         importlib.reload(module)
         return getattr(module, name)(*args, **kwargs)
 
@@ -52,3 +59,26 @@ def _import_headless() -> tuple[ModuleType, ModuleType]:
 
 mujoco, suite = _import_headless()
 PhysicsError: type[Exception] = importlib.import_module("dm_control.rl.control").PhysicsError
+
+
+@functools.cache
+def opengl() -> Any:
+    """Return this process's OpenGL context (``mujoco.GLContext``), in which all pictures are drawn.
+
+    Raises:
+        UserError: drawing is switched off, or no OpenGL library can be loaded.
+    """
+    if os.environ.get("MUJOCO_GL", "").lower().strip() in _SWITCHED_OFF:
+        raise UserError(f"MUJOCO_GL is {os.environ['MUJOCO_GL']}, so nothing can be drawn; unset it, or choose egl")
+    try:
+        # As an attribute of its module, for the first use of the stand-in puts the class there.
+        context = importlib.import_module("mujoco.rendering.classic.gl_context").GLContext(64, 64)
+        context.make_current()
+    except Exception as error:  # each library fails in its own way, PyOpenGL with an AttributeError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"no OpenGL library can be loaded ({reason}), so nothing can be drawn; on Debian or Ubuntu: apt-get "
+            "install libegl1 libgl1; valid MUJOCO_GL: egl, glfw (with a display), osmesa (with libosmesa6)"
+        ) from error
+    atexit.register(context.free)  # before the library's own end, which was registered earlier
+    return context

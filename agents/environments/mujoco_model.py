@@ -8,6 +8,7 @@ Names of fields and their meaning: https://mujoco.readthedocs.io/en/stable/APIre
 import copy
 import math
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ _FACTOR_FIELDS = {
     "geom_friction": ("geom_friction", "pair_friction"),
     "actuator_strength": ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange", "jnt_actfrcrange"),
 }
-_PROBES = 64  # random states in which a feature may show that it acts
+_PROBES = 64  # random states in which a feature may show that it acts, and as many of a motion
+_PROBE_STEPS = 16  # of the simulation between two states of the motion
 _RELATIVE_CHANGE = 1e-6  # of accelerations; below it is rounding
 
 
@@ -109,7 +111,7 @@ class ModelEditor:
         )
 
     def _acting(self, candidates: tuple[Feature, ...]) -> set[str]:
-        """Return the names of the features that change an acceleration in at least one of many random states.
+        """Return the names of the features that change an acceleration in at least one of many states.
 
         So a task without contacts has no friction feature, one that moves in a horizontal plane no gravity.
         """
@@ -117,7 +119,7 @@ class ModelEditor:
         undecided = list(candidates)
         defaults = {feature.name: feature.default for feature in candidates}
         acting: set[str] = set()
-        for state in self._random_states():
+        for state in chain(self._random_states(), self._visited_states()):
             before = self._acceleration(data, state)
             for feature in tuple(undecided):
                 self.apply({feature.name: 2.0 * feature.default or 1.0})
@@ -165,3 +167,12 @@ class ModelEditor:
                 "ctrl": generator.uniform(-1.0, 1.0, model.nu),
                 "act": generator.uniform(-1.0, 1.0, model.na),
             }
+
+    def _visited_states(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yield states of a motion from the initial pose under random controls, with contacts that it makes."""
+        model, generator = self._model, np.random.default_rng(0)
+        data = mujoco.MjData(model)
+        for _ in range(_PROBES):
+            data.ctrl[:] = generator.uniform(-1.0, 1.0, model.nu)
+            mujoco.mj_step(model, data, _PROBE_STEPS)
+            yield {field: getattr(data, field).copy() for field in ("qpos", "qvel", "ctrl", "act")}

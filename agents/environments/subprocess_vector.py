@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from agents.environments.base import InvalidStep
 from agents.environments.vector import (
     Actor,
+    InvalidSteps,
     Make,
+    OnInvalid,
     Records,
     Reset,
     check_commands,
@@ -40,14 +43,16 @@ class SubprocessVector:
         makes: E functions that each make one environment; they are sent to fresh ("spawn") processes, so
             they must be picklable: ``functools.partial(make_environment, "cartpole")``, not a lambda.
         timeout: seconds that all environments together may take for one step.
+        on_invalid: see `InvalidSteps`.
 
     Raises:
         UserError: an environment refused to be made, see `make_environment`.
         RuntimeError: an environment could not be made for another reason.
     """
 
-    def __init__(self, makes: Sequence[Make], *, timeout: float = 60.0) -> None:
+    def __init__(self, makes: Sequence[Make], *, timeout: float = 60.0, on_invalid: OnInvalid = "stop") -> None:
         self.num_envs = check_count(makes)
+        self._invalid = InvalidSteps(on_invalid, self.num_envs)
         self._timeout = timeout
         self._closed = False
         self._crashes = [0] * self.num_envs
@@ -80,10 +85,14 @@ class SubprocessVector:
             except _Lost as lost:
                 records["lost"][index] = True
                 failures[index] = lost
+            except InvalidStep as invalid:
+                self._awaits_reset[index] = records["lost"][index] = True
+                error = error or self._invalid.refuse(index, invalid)
             except (UserError, RuntimeError) as raised:  # hear the others first, lest answers pile up
                 self._awaits_reset[index] = True
                 error = error or raised
             else:
+                self._invalid.accept(index, record["is_first"])
                 self._crashes[index] = 0 if not record["is_first"] else self._crashes[index]
                 self._awaits_reset[index] = record["is_last"]
                 for key, value in record.items():
@@ -208,6 +217,8 @@ def _serve(pipe: Connection, make: Make) -> None:
 
 def _portable(error: Exception) -> Exception:
     """Return the exception as one that certainly survives the way to the parent."""
+    if isinstance(error, InvalidStep):
+        return error
     if isinstance(error, UserError):
         return UserError(str(error))
     return RuntimeError(f"an environment's process raised:\n{traceback.format_exc().rstrip()}")

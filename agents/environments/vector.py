@@ -1,17 +1,24 @@
 """Several environments side by side, stepped with agent actions, giving stacked records."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import gymnasium
 import numpy as np
 
 from agents.environments.actions import ActionCodec
-from agents.environments.base import ContextualEnv, Feature
+from agents.environments.base import ContextualEnv, Feature, InvalidStep
+from agents.errors import UserError
 
 Make = Callable[[], ContextualEnv]
+OnInvalid = Literal["stop", "drop"]
 Records = dict[str, np.ndarray]
+
+_LOGGER = logging.getLogger(__name__)
+_told: set[str] = set()  # kinds of faults that this process has warned of, as `warnings` does once by default
+_MOST_DROPPED = 16  # episodes of one environment in a row, without a valid step in between, until we give up
 
 
 @dataclass(frozen=True)
@@ -46,11 +53,12 @@ class VectorEnvironment(Protocol):
         Returns:
             ``observation/<key>`` float32 [E, ...], ``reward`` float32 [E], ``is_first``, ``is_terminal``,
             ``is_last`` bool [E], ``context`` float32 [E, F], ``context_id`` int32 [E]; and ``lost`` bool [E]:
-            the environment broke down, its record is all zeros, its open episode ends without a last
-            record, and it must be reset next.
+            the environment broke down, or its step was invalid and is to be dropped; its record is all zeros,
+            its open episode ends without a last record, and it must be reset next.
 
         Raises:
-            UserError: a context or a value that the environment refuses. That environment must be reset next.
+            UserError: a context that the environment refuses, or an invalid step (NaN, wrong shape, diverged)
+                unless such are dropped. That environment must be reset next.
             ValueError: not one command per environment.
             RuntimeError: an action for an environment that must be reset; or, from a subprocess, that its
                 environment raised anything else (in this process that is raised as it is), or broke down
@@ -101,15 +109,48 @@ class Actor:
         return record
 
 
+class InvalidSteps:
+    """What becomes of invalid steps.
+
+    Args:
+        policy: ``stop``: an invalid step is an error; ``drop``: its episode is lost, which is logged once for
+            every kind of fault, however many vectors there are.
+        num_envs: E.
+    """
+
+    def __init__(self, policy: OnInvalid, num_envs: int) -> None:
+        self._policy = policy
+        self._dropped = [0] * num_envs  # episodes in a row without a valid step
+
+    def refuse(self, index: int, error: InvalidStep) -> UserError | None:
+        """Take note of an invalid step of environment ``index``; return what to raise, if anything."""
+        if self._policy == "stop":
+            return UserError(f"{error}; choose a less extreme context, or let environment.on_invalid be drop")
+        self._dropped[index] += 1
+        if self._dropped[index] >= _MOST_DROPPED:
+            return UserError(f"{error}: {self._dropped[index]} episodes in a row ended before their first valid step")
+        if error.kind not in _told:
+            _told.add(error.kind)
+            _LOGGER.warning("%s; its episode is dropped, as others will be without a further word", error)
+        return None
+
+    def accept(self, index: int, is_first: bool) -> None:
+        """Take note of a valid record of environment ``index``."""
+        if not is_first:
+            self._dropped[index] = 0
+
+
 class SerialVector:
     """Environments in this process, one after the other (`VectorEnvironment`).
 
     Args:
         makes: E functions that each make one environment.
+        on_invalid: see `InvalidSteps`.
     """
 
-    def __init__(self, makes: Sequence[Make]) -> None:
+    def __init__(self, makes: Sequence[Make], *, on_invalid: OnInvalid = "stop") -> None:
         self.num_envs = check_count(makes)
+        self._invalid = InvalidSteps(on_invalid, self.num_envs)
         self._actors = [Actor(make()) for make in makes]
         self._awaits_reset = [True] * self.num_envs
         env = self._actors[0].env
@@ -118,12 +159,19 @@ class SerialVector:
         self.features = env.features
 
     def step(self, commands: Sequence[Reset | np.ndarray]) -> Records:
-        """See `VectorEnvironment.step`; nothing is ever lost here."""
+        """See `VectorEnvironment.step`; an environment that breaks down takes this process along."""
         check_commands(commands, self._awaits_reset)
         records = empty_records(self.observation_space, len(self.features), self.num_envs)
         for index, (actor, command) in enumerate(zip(self._actors, commands, strict=True)):
             self._awaits_reset[index] = True  # also if the next line raises
-            record = actor.obey(command)
+            try:
+                record = actor.obey(command)
+            except InvalidStep as invalid:
+                if error := self._invalid.refuse(index, invalid):
+                    raise error from invalid
+                records["lost"][index] = True
+                continue
+            self._invalid.accept(index, record["is_first"])
             self._awaits_reset[index] = record["is_last"]
             for key, value in record.items():
                 records[key][index] = value

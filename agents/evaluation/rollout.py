@@ -69,7 +69,7 @@ class _Slot:
     def obey(self) -> dict[str, Any]:
         """Carry out the command; return the record, without the leading dimension of the vector of one."""
         records = self.vector.step([self.command])
-        return {key: value[0] for key, value in records.items() if key != "lost"}
+        return {key: value[0] for key, value in records.items()}
 
     def begin(self, index: int, jobs: Sequence[Job]) -> None:
         """Take the job with this index, or none if there is no such job."""
@@ -107,7 +107,8 @@ def run_episodes(
         on_episode: called after each episode, for progress.
 
     Raises:
-        UserError: a context that the environment refuses.
+        UserError: a context that the environment refuses, or an invalid step unless those are dropped, which
+            ends the episode before that step.
     """
     slots = [_Slot(environment) for environment in environments]
     finished: list[Episode | None] = [None] * len(jobs)
@@ -166,6 +167,8 @@ def _advance(
     max_steps: int | None,
 ) -> Episode | None:
     """Take in a record and the action chosen after it; return the episode if it is over."""
+    if record.pop("lost"):  # dropped for an invalid step: what came before it counts
+        return Episode(jobs[slot.job], slot.total, slot.length, _stack(slot.history))
     slot.total += float(record["reward"])
     slot.length += 0 if record["is_first"] else 1
     action = np.zeros_like(action) if record["is_last"] else action.copy()

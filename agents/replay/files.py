@@ -61,7 +61,8 @@ def collect_garbage(folder: Path, kept_manifests: Iterable[Mapping[str, Any]]) -
     Returns:
         The removed files, sorted.
     """
-    kept = {name for manifest in kept_manifests for stream in manifest["pages"] for name in stream}
+    tables = [pages for manifest in kept_manifests for pages in (manifest, manifest.get("latents")) if pages]
+    kept = {name for table in tables for stream in table["pages"] for name in stream}
     if not folder.is_dir():
         return []
     removed = []

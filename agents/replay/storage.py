@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,11 +60,30 @@ class Storage(Protocol):
     def write(self, index: npt.NDArray[np.int64], values: Mapping[str, Array]) -> None:
         """Write ``values[key]`` [N, ...] into the rows ``index`` [N], a host array without duplicates."""
 
+    def overwrite(self, index: npt.NDArray[np.int64], values: Mapping[str, Tensor]) -> None:
+        """Write ``values[key]`` [N, ...], on any device, into the rows ``index`` [N] as ``write`` does."""
+
     def gather(self, index: Tensor) -> dict[str, Tensor]:
         """Return copies [N, ...] of the rows ``index`` [N] int64; both live on ``self.device``."""
 
     def copy(self, source: int, target: int, rows: int) -> None:
         """Copy ``rows`` consecutive rows from row ``source`` to row ``target``; both lie in one page each."""
+
+
+def by_segment(starts: Sequence[int], index: npt.NDArray[np.int64]) -> list[tuple[int, npt.NDArray[np.int64]]]:
+    """Return (segment, positions in ``index`` whose rows lie there) for each segment that is touched.
+
+    Args:
+        starts: the first row of each segment, ascending.
+        index: [N] rows.
+    """
+    segments = np.searchsorted(np.asarray(starts), index, side="right") - 1
+    return [(int(segment), np.flatnonzero(segments == segment)) for segment in np.unique(segments)]
+
+
+def torch_dtype(dtype: npt.DTypeLike) -> torch.dtype:
+    """Return torch's name for a NumPy type."""
+    return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
 class RamStorage:
@@ -76,12 +95,14 @@ class RamStorage:
 
     Args:
         specs: what one record holds.
+        pinned: gather into page-locked memory, from which a copy to a GPU does not hold up the host.
     """
 
-    def __init__(self, specs: Mapping[str, Spec]) -> None:
+    def __init__(self, specs: Mapping[str, Spec], *, pinned: bool = False) -> None:
         self.specs: Mapping[str, Spec] = dict(specs)
         self.device = torch.device("cpu")
         self.rows = 0
+        self._pinned = pinned
         self._segments: list[dict[str, Array]] = []
         self._starts: list[int] = []
 
@@ -102,35 +123,41 @@ class RamStorage:
             for key, array in self._segments[0].items():
                 array[index] = values[key]
             return
-        for segment, chosen in self._by_segment(index):
+        for segment, chosen in by_segment(self._starts, index):
             rows = index[chosen] - self._starts[segment]
             for key, array in self._segments[segment].items():
                 array[rows] = values[key][chosen]
 
+    def overwrite(self, index: npt.NDArray[np.int64], values: Mapping[str, Tensor]) -> None:
+        self.write(index, {key: value.cpu().numpy() for key, value in values.items()})
+
     def gather(self, index: Tensor) -> dict[str, Tensor]:
         rows = index.numpy()
+        batch = self._batch(len(rows))
+        gathered = {key: value.numpy() for key, value in batch.items()}
         if len(self._segments) == 1:
             # mode="clip" skips the bounds check's extra buffer; the page table only gives valid rows.
-            return {
-                key: torch.from_numpy(array.take(rows, axis=0, mode="clip")) for key, array in self._segments[0].items()
-            }
-        gathered = {key: np.empty((len(rows), *spec.shape), spec.dtype) for key, spec in self.specs.items()}
-        for segment, chosen in self._by_segment(rows):
+            for key, array in self._segments[0].items():
+                array.take(rows, axis=0, mode="clip", out=gathered[key])
+            return batch
+        for segment, chosen in by_segment(self._starts, rows):
             local = rows[chosen] - self._starts[segment]
             for key, array in self._segments[segment].items():
                 gathered[key][chosen] = array.take(local, axis=0, mode="clip")
-        return {key: torch.from_numpy(array) for key, array in gathered.items()}
+        return batch
+
+    def _batch(self, rows: int) -> dict[str, Tensor]:
+        """Return uninitialized records [rows, ...] to gather into."""
+        return {
+            key: torch.empty((rows, *spec.shape), dtype=torch_dtype(spec.dtype), pin_memory=self._pinned)
+            for key, spec in self.specs.items()
+        }
 
     def copy(self, source: int, target: int, rows: int) -> None:
         self.write(
             np.arange(target, target + rows),
             {k: v.numpy() for k, v in self.gather(torch.arange(source, source + rows)).items()},
         )
-
-    def _by_segment(self, index: npt.NDArray[np.int64]) -> list[tuple[int, npt.NDArray[np.int64]]]:
-        """Return (segment, positions in ``index`` whose rows lie there) for each segment that is touched."""
-        segments = np.searchsorted(np.asarray(self._starts), index, side="right") - 1
-        return [(int(segment), np.flatnonzero(segments == segment)) for segment in np.unique(segments)]
 
     def _record_bytes(self) -> int:
         return sum(spec.nbytes for spec in self.specs.values())
@@ -149,10 +176,11 @@ class MemoryMappedStorage(RamStorage):
     Args:
         specs: what one record holds.
         folder: where the files lie; on a local disk. Created where it is missing.
+        pinned: as for `RamStorage`.
     """
 
-    def __init__(self, specs: Mapping[str, Spec], folder: Path) -> None:
-        super().__init__(specs)
+    def __init__(self, specs: Mapping[str, Spec], folder: Path, *, pinned: bool = False) -> None:
+        super().__init__(specs, pinned=pinned)
         self._folder = Path(folder)
 
     def _new_segment(self, rows: int) -> dict[str, Array]:

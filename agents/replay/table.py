@@ -64,6 +64,14 @@ class PageTable:
         """Replace the last pages of ``streams`` [N]."""
         self._slots[streams, self._first[streams] + self._count[streams] - 1] = slots
 
+    def get(self, streams: Index, pages: Index) -> Index:
+        """Return the slots [N] of ``pages`` [N], counted from the oldest one, of ``streams`` [N]."""
+        return self._slots[streams, self._first[streams] + pages]
+
+    def set(self, streams: Index, pages: Index, slots: Index) -> None:
+        """Replace ``pages`` [N] of ``streams`` [N] by ``slots`` [N]."""
+        self._slots[streams, self._first[streams] + pages] = slots
+
     def push(self, streams: Index, slots: Index) -> None:
         """Add a page with a new serial behind the others of each of ``streams`` [N] (no duplicates)."""
         self.restore(streams, slots, self.next_serial + np.arange(len(streams)))

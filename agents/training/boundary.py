@@ -12,6 +12,7 @@ from agents.training.data import Tick
 from agents.training.metrics import Row, TensorBoard
 from agents.training.progress import ProgressReport
 from agents.training.session import Session, check_finite
+from agents.training.videos import OpenLoopVideos
 
 
 class EpochBoundary(Callback):
@@ -24,12 +25,14 @@ class EpochBoundary(Callback):
         session: the run.
         progress: told about every tick and epoch.
         board: the run's TensorBoard.
+        videos: written at the end of some epochs, before their checkpoint.
     """
 
-    def __init__(self, session: Session, progress: ProgressReport, board: TensorBoard) -> None:
+    def __init__(self, session: Session, progress: ProgressReport, board: TensorBoard, videos: OpenLoopVideos) -> None:
         self.session = session
         self.progress = progress
         self.board = board
+        self.videos = videos
         self._epoch_started = self._validation_started = time.monotonic()
         self._updates_before = session.learner.updates
 
@@ -53,6 +56,8 @@ class EpochBoundary(Callback):
         session = self.session
         row = self._row(session.validator.pop_episodes())
         check_finite(row)
+        if self.videos.due(len(session.rows) + 1):
+            self.videos.write(session.env_steps)
         timing = self._timing(row)
         session.rows.append(row)
         session.timing.append(timing)

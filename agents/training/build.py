@@ -1,7 +1,6 @@
 """From a run's configuration to its parts."""
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from agents.environments import (
     make_environment,
 )
 from agents.errors import UserError
-from agents.replay import MemoryMappedStorage, PageStore, Spec
+from agents.replay import DeviceStorage, MemoryMappedStorage, PageStore, RamStorage, Spec, Storage
 from agents.run_folder import RunFolder
 from agents.seeding import seed_for
 from agents.training.checkpoint import BestAgent, restore_state
@@ -89,14 +88,17 @@ def make_vector(config: RunConfig, num_envs: int, *, serial: bool = False) -> Ve
         features=environment.features,
         time_limit=environment.time_limit,
         action_repeat=environment.action_repeat,
+        observations=environment.observations,
+        image_size=environment.image_size,
+        camera=environment.camera,
     )
     vector: VectorEnvironment
     if serial or environment.vector == "serial":
-        vector = SerialVector([make] * num_envs)
+        vector = SerialVector([make] * num_envs, on_invalid=environment.on_invalid)
     else:
         from agents.environments import SubprocessVector
 
-        vector = SubprocessVector([make] * num_envs)
+        vector = SubprocessVector([make] * num_envs, on_invalid=environment.on_invalid)
     return ScaledVector(vector, environment.observation_scale) if environment.observation_scale else vector
 
 
@@ -154,9 +156,18 @@ def record_specs(vector: VectorEnvironment) -> dict[str, Spec]:
 
 
 def make_store(config: RunConfig, run: RunFolder, specs: dict[str, Spec]) -> PageStore:
-    """Return the arena that the replay's pages lie in: main memory, or files in the run folder."""
-    storage: Any = MemoryMappedStorage(specs, run.replay) if config.replay.storage == "mmap" else None
-    return PageStore(specs, config.replay.page_length, storage)
+    """Return the arena that the replay's pages lie in: main memory, files in the run folder, or a device's memory."""
+    return PageStore(specs, config.replay.page_length, _make_storage(config, run, specs))
+
+
+def _make_storage(config: RunConfig, run: RunFolder, specs: dict[str, Spec]) -> Storage:
+    device = choose_device(config)
+    pinned = device.type == "cuda"
+    if config.replay.storage == "device":
+        return DeviceStorage(specs, device)
+    if config.replay.storage == "mmap":
+        return MemoryMappedStorage(specs, run.replay, pinned=pinned)
+    return RamStorage(specs, pinned=pinned)
 
 
 def load_agent(run: RunFolder) -> tuple[DreamerV3, TensorDict, RunConfig]:

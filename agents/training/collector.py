@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from agents.dreamerv3 import compact
 from agents.environments import ContextDistribution, Reset, VectorEnvironment
 from agents.errors import UserError
 from agents.replay import Replay
@@ -36,7 +37,8 @@ class Collector:
     Args:
         learner: chooses the actions, sampling, with its state as it is at each tick.
         vector: the E environments.
-        replay: where the records go, one stream per environment.
+        replay: where the records go, one stream per environment, and the latents that the agent acted on, if it
+            keeps any.
         contexts: the training distribution: the context of each episode by its number.
         seed: the run's seed. Episode ``n`` starts from (seed, "environment", n).
     """
@@ -69,11 +71,18 @@ class Collector:
         action, self.carry = self.learner.act(self.carry, records, self.ticks)
         lost = records.pop("lost")
         records["action"] = np.where(records["is_last"][:, None], np.float32(0), action)
-        self.replay.append(records, ~lost)
+        self.replay.append(records | self._latents(), ~lost)
         for env in range(self.vector.num_envs):
             self._account(env, records, bool(lost[env]))
         self.records = records
         self.ticks += 1
+
+    def _latents(self) -> dict[str, np.ndarray]:
+        """Return the compact posteriors [E, ...] of the records acted on, if replay keeps them."""
+        if not self.replay.keeps_latents:
+            return {}
+        latents = compact(self.carry["deter"], self.carry["stoch"])
+        return {key: value.cpu().numpy() for key, value in latents.items()}
 
     def _command(self, env: int) -> Reset | np.ndarray:
         episode = self.open[env]
@@ -153,7 +162,7 @@ class Collector:
                 else:
                     commands.append(episodes[env].actions[step - begins[env] - 1])
             records = self.vector.step(commands)
-            if records["lost"].any():
+            if any(records["lost"][env] and step >= begin for env, begin in begins.items()):
                 raise UserError("an environment worker died while open episodes were rebuilt; run this again")
             for env, episode in episodes.items():
                 if step >= begins[env]:
@@ -183,7 +192,7 @@ class _Filler:
         self.action = np.zeros(action_size, np.float32)
 
     def command(self, records: dict[str, np.ndarray], env: int) -> Reset | np.ndarray:
-        ready = bool(records) and not records["is_last"][env]
+        ready = bool(records) and not records["is_last"][env] and not records["lost"][env]
         return self.action if ready else self.reset
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from lightning.pytorch import LightningDataModule
 
+from agents.dreamerv3 import expand
 from agents.evaluation.episodes import Job
-from agents.replay import Replay
+from agents.replay import Places, Replay
 from agents.seeding import numpy_generator
 from agents.training.collector import Collector
 from agents.training.learner import Learner
@@ -25,7 +26,7 @@ class Tick:
     """One step of all environments and what is to be learned after it."""
 
     index: int  # ticks done, this one included
-    batches: Iterator[dict[str, torch.Tensor]]  # entries [B, T, ...]; sampled when advanced
+    batches: Iterator[dict[str, torch.Tensor]]  # as `ExperienceData.batch`; sampled when advanced
 
 
 class Epoch:
@@ -61,10 +62,12 @@ class ExperienceData(LightningDataModule):
     Args:
         schedule: the timetable.
         collector: steps the environments and appends to ``replay``.
-        replay: the buffer that batches are sampled from.
+        replay: the buffer that batches are sampled from. If it keeps latents, sequences start from them, and those of
+            each update's sequences are renewed by it.
         learner: whose state acts; its update counter numbers the samples.
         validator: names the validation episodes.
         seed: the run's seed; the batch of update ``n`` is drawn from (seed, "sample", n).
+        burn_in: records before the trained ones that find their state, where replay keeps no latents.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class ExperienceData(LightningDataModule):
         validator: Validator,
         *,
         seed: int,
+        burn_in: int = 0,
     ) -> None:
         super().__init__()
         self.schedule = schedule
@@ -84,6 +88,7 @@ class ExperienceData(LightningDataModule):
         self.learner = learner
         self.validator = validator
         self.seed = seed
+        self.before = 1 if replay.keeps_latents else burn_in
 
     def step(self) -> Tick:
         """Step all environments once with the learner's present state."""
@@ -93,9 +98,29 @@ class ExperienceData(LightningDataModule):
     def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
         size, length = self.schedule.batch_size, self.schedule.batch_length
         due = self.schedule.updates(self.collector.ticks)
-        while self.learner.updates < due and self.replay.num_starts(length) > 0:
+        while self.learner.updates < due and self.replay.num_starts(self.before + length) > 0:
             generator = numpy_generator(self.seed, "sample", self.learner.updates)
-            yield self.replay.sample(size, length, generator, device=self.learner.device)
+            places = self.replay.draw(size, length, generator, before=self.before)
+            yield self.batch(places)
+            if self.replay.keeps_latents:  # by now the learner has updated
+                self.replay.write_back(places, self.learner.latents)
+
+    def batch(self, places: Places) -> dict[str, torch.Tensor]:
+        """Return the trained records [B, T, ...] of sequences, and what they start from, on the learner's device.
+
+        That is, from stored latents, ``carry/deter``, ``carry/stoch`` and ``carry/action`` [B, ...] of the step before;
+        or the records before as ``burn_in/<entry>`` [B, K, ...]; or nothing.
+        """
+        device, before = self.learner.device, self.before
+        records = self.replay.read(places, device=device)
+        if before == 0:
+            return records
+        batch = {key: value[:, before:] for key, value in records.items()}
+        if not self.replay.keeps_latents:
+            return batch | {f"burn_in/{key}": value[:, :before] for key, value in records.items()}
+        classes = self.learner.agent.config.world_model.dimensions.classes
+        start = expand(self.replay.read_latents(places, device=device), classes) | {"action": records["action"][:, 0]}
+        return batch | {f"carry/{key}": value for key, value in start.items()}
 
     def train_dataloader(self) -> Epoch:
         return Epoch(self)

@@ -8,6 +8,8 @@ from tensordict import TensorDict
 
 from agents.dreamerv3 import DreamerV3
 from agents.seeding import torch_generator
+from agents.training.capture import CapturedUpdate, Recorder
+from agents.transfer import to_device
 
 Tensors = dict[str, torch.Tensor]
 
@@ -22,6 +24,7 @@ class Learner:
             from (seed, "act", t).
         device: where state and batches live.
         precision: "float32" or "bfloat16", which the networks then compute in by autocast.
+        recorder: with one, updates are recorded and replayed (see ``agents.training.capture``); without, eager.
     """
 
     def __init__(
@@ -32,35 +35,51 @@ class Learner:
         seed: int,
         device: torch.device,
         precision: str = "float32",
+        recorder: Recorder | None = None,
     ) -> None:
         self.agent = agent
-        self.state = state
+        self._state = state
         self.seed = seed
         self.device = device
         self.updates = 0
+        # Of the last batch, compact [B, T, ...], where it started from stored ones; the next update may overwrite them.
+        self.latents: Tensors = {}
         self._autocast = precision == "bfloat16"
         self._names: list[str] = []
         self._sums: torch.Tensor | None = None
         self._count = 0
+        self._captured = CapturedUpdate(self._step, state, recorder) if recorder is not None else None
+
+    @property
+    def state(self) -> TensorDict:
+        """The state tree; it is written in place and never replaced, since recorded updates know its tensors."""
+        return self._state
 
     def update(self, batch: Tensors) -> None:
         """Apply one update to the state tree.
 
         Args:
-            batch: as sampled from replay, every entry [B, T, ...].
+            batch: as sampled from replay, every entry [B, T, ...], with what it starts from (``losses.observe``).
         """
         size, length = batch["is_first"].shape
         generator = torch_generator(self.seed, "update", self.updates, device=self.device)
         noise = self.agent.update_noise(size, length, generator)
-        with self._precision():
-            self.state, metrics = self.agent.update(self.state, batch, noise)
-        self.updates += 1
-        values = torch.stack([value.detach() for value in metrics.values()]).double()
-        if self._sums is None:
-            self._names, self._sums = list(metrics), values
+        if self._captured is None:
+            self.latents = self._step(self.state, batch, noise)
         else:
-            self._sums += values
+            self.latents = self._captured(batch, noise)
+        self.updates += 1
         self._count += 1
+
+    def _step(self, state: TensorDict, batch: Tensors, noise: Tensors) -> Tensors:
+        """Update ``state``, add the metrics to their sums and return the latents, all on the device."""
+        with self._precision():
+            _, metrics, latents = self.agent.update(state, batch, noise)
+        values = torch.stack(list(metrics.values())).detach().double()
+        if self._sums is None:
+            self._names, self._sums = list(metrics), torch.zeros_like(values)
+        self._sums += values
+        return latents
 
     def act(self, carry: Tensors, records: Mapping[str, np.ndarray], tick: int) -> tuple[np.ndarray, Tensors]:
         """Choose an action per environment.
@@ -74,7 +93,7 @@ class Learner:
             Actions, float32 [E, A], and the next carry.
         """
         inputs = {
-            key: torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
+            key: to_device(torch.from_numpy(np.ascontiguousarray(value)), self.device)
             for key, value in records.items()
             if key.startswith("observation/") or key in ("is_first", "context")
         }
@@ -89,8 +108,9 @@ class Learner:
 
     def pop_metrics(self) -> dict[str, float]:
         """Return the mean of every metric since the last call (empty without updates); the only host sync."""
-        if self._sums is None:
+        if self._sums is None or self._count == 0:
             return {}
         means = (self._sums / self._count).tolist()
-        self._sums, self._count = None, 0
+        self._sums.zero_()  # in place: a recorded update adds to this very tensor
+        self._count = 0
         return dict(zip(self._names, means, strict=True))

@@ -1,4 +1,24 @@
-"""The thin Lightning side of an agent: manual optimization, nothing logged per step, no state of its own."""
+"""The thin Lightning side of an agent: manual optimization, nothing logged per step, no state of its own.
+
+The timeline of training on a GPU. The device works off in order what it is given; the host only gives, and waits for
+the device in one place of a tick, where it needs the actions::
+
+    host    | environments step | give act | wait | append | sample, give update 1 | ... 2 | environments step | ...
+    device  | updates of the tick before  .  .  .  | act | |                     | update 1 | update 2 .  .  .  .
+
+* Environments step while the device is busy with the updates of the tick before; ``environment.vector: subprocess``
+  lets them step beside each other, too. They take no time as long as they take less than a tick's updates.
+* Nothing else waits: records, batches and indices go to the device by asynchronous copies from page-locked memory
+  (``agents.transfer``), an update is one launch
+  (``training.capture``), and its metrics are summed on the device until the end of the epoch asks for them.
+* The device has nothing to do while the host appends, samples the first batch and gives the first update: the agent
+  acts with the weights that the updates before have made, which rules out working ahead.
+* One pair of settings waits at each update: with ``training.sequence_start: stored`` the new latents have to come to
+  the host, unless ``replay.storage: device`` keeps them where they are.
+* At the end of an epoch everything waits: metrics, validation and the checkpoint read from the device.
+
+No GPU has run this yet.
+"""
 
 from collections.abc import Sequence
 

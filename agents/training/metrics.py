@@ -10,10 +10,12 @@ import io
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from agents.files import atomic_write
@@ -54,9 +56,16 @@ class TensorBoard:
     Args:
         folder: where the event file lies.
         rows: of the epochs that the checkpoint holds; ``env_steps`` and ``total_seconds`` are in every row.
+        pictures: finds the pictures that belong to a row by its ``env_steps``: image files by name.
     """
 
-    def __init__(self, folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        rows: Sequence[Mapping[str, float]],
+        pictures: Callable[[int], Mapping[str, bytes]] = lambda env_steps: {},
+    ) -> None:
+        self._pictures = pictures
         self._began = time.time() - (rows[-1]["total_seconds"] if rows else 0.0)
         self._broken = False
         with self._telling_failure():
@@ -83,8 +92,14 @@ class TensorBoard:
                 self._writer.close()
 
     def _add(self, row: Mapping[str, float]) -> None:
+        steps, seconds = int(row["env_steps"]), self._began + row["total_seconds"]
         for name in row.keys() - {"epoch", "env_steps"}:
-            self._writer.add_scalar(name, row[name], int(row["env_steps"]), self._began + row["total_seconds"])
+            self._writer.add_scalar(name, row[name], steps, seconds)
+        for name, file in self._pictures(steps).items():
+            width, height = Image.open(io.BytesIO(file)).size
+            image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=file)
+            summary = Summary(value=[Summary.Value(tag=name, image=image)])
+            self._writer._get_file_writer().add_summary(summary, steps, seconds)
 
     @contextmanager
     def _telling_failure(self) -> Iterator[None]:

@@ -6,12 +6,13 @@ from functools import partial
 from typing import Any
 
 from agents.configuration import RunConfig
-from agents.dreamerv3 import flatten_state
+from agents.dreamerv3 import flatten_state, latent_specs
 from agents.errors import Damaged, UserError
 from agents.evaluation.rollout import open_environments
-from agents.replay import Replay
+from agents.replay import PageStore, Replay, Spec
 from agents.run_folder import RunFolder
 from agents.training import build
+from agents.training.capture import choose_recorder
 from agents.training.checkpoint import BestAgent, Checkpoint, Checkpoints, disk_errors, restore_state
 from agents.training.collector import Collector
 from agents.training.data import ExperienceData
@@ -75,13 +76,26 @@ class Session:
         self.replay = found[1] if found else self._new_replay()
         agent = build.build_agent(config, vector, self.device)
         state = agent.initial_state(config.seed)
-        self.learner = Learner(agent, state, seed=config.seed, device=self.device, precision=config.training.precision)
+        self.learner = Learner(
+            agent,
+            state,
+            seed=config.seed,
+            device=self.device,
+            precision=config.training.precision,
+            recorder=choose_recorder(self.device, config.training.capture),
+        )
         self.collector = Collector(
             self.learner, vector, self.replay, build.training_distribution(config), seed=config.seed
         )
         self.validator = self._make_validator(stack)
         self.data = ExperienceData(
-            self.schedule, self.collector, self.replay, self.learner, self.validator, seed=config.seed
+            self.schedule,
+            self.collector,
+            self.replay,
+            self.learner,
+            self.validator,
+            seed=config.seed,
+            burn_in=config.training.burn_in,
         )
         if found:
             self._restore(found[0])
@@ -109,11 +123,20 @@ class Session:
             capacity=self.config.replay.capacity,
             streams=self.schedule.num_envs,
             page_length=self.config.replay.page_length,
-            store=build.make_store(self.config, self.run, self._specs),
+            **self._make_stores(),
         )
 
     def _load_replay(self, manifest: dict[str, Any]) -> Replay:
-        return Replay.load(manifest, self.run.replay, store=build.make_store(self.config, self.run, self._specs))
+        return Replay.load(manifest, self.run.replay, **self._make_stores())
+
+    def _make_stores(self) -> dict[str, PageStore]:
+        """Return the arena of the records' pages and, if sequences start from stored latents, that of these."""
+        stores = {"store": build.make_store(self.config, self.run, self._specs)}
+        if self.config.training.sequence_start == "stored":
+            told = latent_specs(self.config.agent).items()
+            specs = {key: Spec(shape, dtype) for key, (shape, dtype) in told}
+            stores["latents"] = build.make_store(self.config, self.run, specs)
+        return stores
 
     def _make_validator(self, stack: ExitStack) -> Validator:
         count = self.config.evaluation.validation_episodes

@@ -5,7 +5,7 @@ from agents.run_folder import RunFolder
 from agents.training.build import build_agent
 from agents.training.checkpoint import BestAgent
 
-WORLD_MODEL = {"deter": 32, "hidden": 16, "stoch": 4, "classes": 4, "units": 16, "blocks": 4}
+WORLD_MODEL = {"deter": 32, "hidden": 16, "stoch": 4, "classes": 4, "units": 16, "blocks": 4, "depth": 2}
 CONTEXTS = {
     "training": {"distribution": "round_robin", "ranges": {"gravity": [4.9, 14.7], "length": [0.2, 2.0]}, "count": 4},
     "evaluation": {

@@ -19,6 +19,7 @@ from agents.configuration import (
 )
 from agents.configuration.fields import expand_contexts
 from agents.errors import UserError
+from tests.extras import extra_of, needs
 
 SHIPPED = sorted(path.stem for path in shipped_configs().glob("*.yaml"))
 
@@ -52,7 +53,14 @@ def test_every_field_is_documented_and_nothing_unknown_is_taken(model: type[Base
     assert model.model_config["frozen"] and model.model_config["extra"] == "forbid"
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+def shipped(name: str) -> Any:
+    """Return the name as a parameter that is skipped where its environment's package is missing."""
+    data = yaml.safe_load((shipped_configs() / f"{name}.yaml").read_text(encoding="utf-8"))
+    extra = extra_of(data["environment"]["name"])
+    return pytest.param(name, marks=[needs(extra)] if extra else [])
+
+
+@pytest.mark.parametrize("name", [shipped(name) for name in SHIPPED])
 def test_shipped_configurations_load_and_survive_saving(name: str, tmp_path: Path) -> None:
     config = load_config(name)
     assert config.name == name
@@ -217,6 +225,20 @@ def test_flags_of_the_context_can_be_given_one_by_one() -> None:
             "mine.yaml: environment.num_envs (3) must divide training.epoch_steps (1000)",
         ),
         ("training: {start_steps: 8}", "training.start_steps (8) must be at least environment.num_envs x "),
+        (
+            "training: {sequence_start: stored, start_steps: 64}\nenvironment: {num_envs: 1}",
+            "training.start_steps (64) must be at least environment.num_envs x training.batch_length and 1 before (65)",
+        ),
+        (
+            "training: {burn_in: 9, start_steps: 72}\nenvironment: {num_envs: 1}",
+            "training.start_steps (72) must be at least environment.num_envs x training.batch_length and 9 before (73)",
+        ),
+        ("training: {sequence_start: stored, burn_in: 2}", "burn_in (2) is for sequence_start zero"),
+        ("training: {sequence_start: one}", "training.sequence_start: must be 'zero' or 'stored'"),
+        (
+            "training: {sequence_start: stored}\nagent: {world_model: {classes: 257}}",
+            "training.sequence_start stored keeps classes as bytes: agent.world_model.classes (257)",
+        ),
         ("replay: {capacity: 100}", "mine.yaml: replay.capacity (100) must be at least 4096"),
         ("seed: [", "mine.yaml, line 1: not valid YAML"),
         ("seed: 1\nname: a\nseed: 2", "mine.yaml, line 3: not valid YAML (key 'seed' is given twice)"),

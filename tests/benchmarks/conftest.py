@@ -1,64 +1,63 @@
-"""Writes what a benchmark measured to tests/benchmarks/results, with what it was measured on."""
+"""Options and fixtures of the measurements; what they give is written to tests/benchmarks/results and reported.
 
-import csv
-import os
-import platform
-import subprocess
+    make bench                 # the CPU
+    make bench DEVICE=cuda     # a GPU
+
+A sitting is written when it ends. Where time is short, its parts are sittings of their own, such as
+``pytest tests/benchmarks/test_matmul.py tests/benchmarks/test_updates.py --device cuda --benchmark-only -p no:xdist
+--benchmark-json=.benchmarks/latest.json``.
+"""
+
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-RESULTS = Path(__file__).resolve().parent / "results"
-COLUMNS = ["benchmark", "median_ms", "min_ms", "max_ms", "rounds", "extra", "hardware", "software", "date", "commit"]
+from tests.benchmarks.machine import commit
+from tests.benchmarks.report import report
+from tests.benchmarks.tables import RESULTS, Tables, tables, write
+
+SITTING = pytest.StashKey[tuple[str, str]]()
+MEASURED = pytest.StashKey[Tables]()
 
 
-def processor() -> str:
-    """Return the processor's name, as Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", choices=("cpu", "cuda"), default="cpu", help="what computes (default: cpu)")
 
 
-def hardware() -> str:
-    """Return the processor, its usable cores and the GPU, if any."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{processor()}, {cores} cores{gpu}"
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("device") == "cuda" and not torch.cuda.is_available():
+        raise pytest.UsageError("--device cuda: cuda is not available here; valid here: cpu")
+    config.stash[SITTING] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), commit()
 
 
-def commit() -> str:
-    """Return the commit that was measured, marked where the files differ from it."""
-    here = Path(__file__).resolve().parent
-    commands = (["git", "rev-parse", "--short=10", "HEAD"], ["git", "status", "--porcelain"])
-    head, changes = (
-        subprocess.run(command, cwd=here, capture_output=True, text=True).stdout.strip() for command in commands
-    )
-    return f"{head} with changes" if changes else head
+@pytest.fixture(scope="session")
+def device(pytestconfig: pytest.Config) -> torch.device:
+    """Return the device to measure."""
+    return torch.device(pytestconfig.getoption("device"))
 
 
-def row(benchmark: dict[str, Any]) -> list[str]:
-    """Return the row of one benchmark, as pytest-benchmark describes it (times in seconds)."""
-    stats = benchmark["stats"]
-    milliseconds = [f"{1e3 * stats[name]:.6g}" for name in ("median", "min", "max")]
-    extra = "; ".join(f"{key}={value}" for key, value in sorted(benchmark["extra_info"].items()))
-    software = f"python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
-    date = datetime.now(UTC).strftime("%Y-%m-%d")
-    return [benchmark["name"], *milliseconds, str(stats["rounds"]), extra, hardware(), software, date, commit()]
+@pytest.fixture(autouse=True)
+def torch_threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let torch compute with as many threads as the benchmark's ``threads`` says, if it has such an argument."""
+    torch.set_flush_denormal(True)
+    before = torch.get_num_threads()
+    if "threads" in request.fixturenames:
+        torch.set_num_threads(request.getfixturevalue("threads"))
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]) -> None:
-    """Write one table per benchmark file, instead of the one that was there."""
-    tables: dict[str, list[list[str]]] = {}
-    for benchmark in output_json["benchmarks"]:
-        name = Path(benchmark["fullname"].split("::")[0]).stem.removeprefix("test_")
-        tables.setdefault(name, []).append(row(benchmark))
-    RESULTS.mkdir(exist_ok=True)
-    for name, rows in tables.items():
-        with (RESULTS / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+    """Add the sitting to the tables."""
+    config.stash[MEASURED] = measured = tables(output_json["benchmarks"], *config.stash[SITTING])
+    write(measured, RESULTS)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show the sitting's tables."""
+    for line in report(config.stash.get(MEASURED, {})):
+        terminalreporter.write_line(line)

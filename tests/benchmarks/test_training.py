@@ -20,6 +20,7 @@ class Nothing:
     """A collector, replay buffer, learner and validator that only count."""
 
     device = torch.device("cpu")
+    keeps_latents = False
 
     def __init__(self) -> None:
         self.ticks = self.updates = 0
@@ -31,7 +32,10 @@ class Nothing:
     def num_starts(self, length: int) -> int:
         return 1
 
-    def sample(self, size: int, length: int, generator: object, *, device: object) -> dict[str, torch.Tensor]:
+    def draw(self, size: int, length: int, generator: object, *, before: int) -> None:
+        return None
+
+    def read(self, places: None, *, device: object) -> dict[str, torch.Tensor]:
         return BATCH
 
     def update(self, batch: object) -> None:

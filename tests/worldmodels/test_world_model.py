@@ -176,8 +176,3 @@ def test_sizes_and_overrides() -> None:
 def test_impossible_configurations_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValidationError, match=field):
         WorldModelConfig(**{field: value})
-
-
-def test_images_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="'image' has shape"):
-        WorldModel(WorldModelConfig(**SMALL), {"image": (64, 64, 3)}, 3, CONTEXT)

@@ -79,7 +79,7 @@ def test_a_vmapped_update_of_two_members_equals_two_updates(discrete: bool) -> N
         noises = [agent.update_noise(3, 5, torch_generator(m, "update", n)) for m in range(2)]
         alone = [agent.update(states[m], batches[m], noises[m])[1] for m in range(2)]
         stacked = [{k: torch.stack([a[k], b[k]]) for k in a} for a, b in (batches, noises)]
-        population, together = agent.update(population, *stacked)
+        population, together, _ = agent.update(population, *stacked)
         for m in range(2):
             for name, value in alone[m].items():
                 torch.testing.assert_close(together[name][m], value, rtol=1e-8, atol=1e-10)

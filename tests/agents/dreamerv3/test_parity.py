@@ -143,7 +143,7 @@ def test_losses(reference: Reference, trace: dict) -> None:
 
 def gradients_of(reference: Reference, offset: float) -> dict[str, Tensor]:
     state = reference.state
-    gradients, _, _ = reference.agent._gradients(
+    gradients, _, _, _ = reference.agent._gradients(
         dict(state["parameters"].items()),
         dict(state["slow"].items()),
         dict(state["hyperparameters"].items()),
@@ -188,7 +188,7 @@ def test_five_updates(file: str, prefix: str) -> None:
     start |= {name: value.clone() for name, value in state["slow"].items()}
     rates = reference[f"{prefix}steps/lr"]
     for step in range(5):
-        state, metrics = agent.update(state, batch, noise)
+        state, metrics, _ = agent.update(state, batch, noise)
         expected = reference[f"{prefix}steps/loss_total"][step]
         assert_values(metrics["loss/total"], expected)
         for theirs, ours in loss_names(reference).items():
@@ -232,7 +232,7 @@ def _check_parameters(reference: Reference, state, prefix: str, rates: float) ->
 def test_warmup_counts_from_zero() -> None:
     reference = Reference("state_continuous")
     before = {name: value.clone() for name, value in reference.state["parameters"].items()}
-    state, _ = reference.agent.update(reference.state, reference.batch(), reference.noise())
+    state, _, _ = reference.agent.update(reference.state, reference.batch(), reference.noise())
     assert all(torch.equal(value, before[name]) for name, value in state["parameters"].items())
     for name, value in state["slow"].items():
         assert_values(value, reference.parameter("params_after_1/", name), 1e-6)

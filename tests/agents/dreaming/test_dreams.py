@@ -10,10 +10,9 @@ from agents.dreaming.dreams import (
     Dreams,
     collate,
     dream_episodes,
-    horizon_errors,
     most_distant,
-    overall_errors,
 )
+from agents.dreaming.errors import horizon_errors, overall_errors
 
 LIMIT = 3.0
 

@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from agents.environments import ContextualEnv, Feature
 
-FINE, NAN, INFINITE_REWARD, RAISE, HANG, DIE, DIE_AT_RESET = range(7)
+FINE, NAN, INFINITE_REWARD, RAISE, HANG, DIE, DIE_AT_RESET, NAN_AT_RESET, SHAPE, TYPE, KEYS = range(11)
 
 
 class Faulty(ContextualEnv):
@@ -17,7 +17,7 @@ class Faulty(ContextualEnv):
     def __init__(self, **settings):
         super().__init__(
             "faulty",
-            [Feature("fault", "1", FINE, FINE, DIE_AT_RESET, "what goes wrong")],
+            [Feature("fault", "1", FINE, FINE, KEYS, "what goes wrong")],
             spaces.Dict({"count": spaces.Box(0, np.inf, (1,), np.float32)}),
             spaces.Discrete(2),
             features=None,
@@ -32,7 +32,7 @@ class Faulty(ContextualEnv):
         self._count = 0
         if self._fault == DIE_AT_RESET:
             os._exit(3)
-        return {"count": np.zeros(1, np.float32)}
+        return {"count": np.full(1, np.nan if self._fault == NAN_AT_RESET else 0, np.float32)}
 
     def _step_world(self, action):
         self._count += 1
@@ -46,6 +46,12 @@ class Faulty(ContextualEnv):
                 os._exit(4)
             if self._fault == NAN:
                 count = np.nan
+            if self._fault == SHAPE:
+                return {"count": np.full((1, 1), count, np.float32)}, 1.0, False, False
+            if self._fault == TYPE:
+                return {"count": np.full(1, count)}, 1.0, False, False
+            if self._fault == KEYS:
+                return {"number": np.full(1, count, np.float32)}, 1.0, False, False
         reward = np.inf if self._fault == INFINITE_REWARD and self._count > 1 else 1.0
         return {"count": np.array([count], np.float32)}, reward, False, False
 

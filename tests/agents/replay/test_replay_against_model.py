@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,14 +20,22 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from agents.replay import MemoryMappedStorage, PageStore, Replay, collect_garbage
+from agents.replay import MemoryMappedStorage, PageStore, Replay, Spec, collect_garbage
 
 PAGE, CAPACITY, STREAMS = 4, 30, 3
+LATENTS = {"latent/deter": Spec((2,), "int16"), "latent/stoch": Spec((1,), "uint8")}
 LENGTHS = (1, 3, 4, 6, 11)
 
 
+def latents_of(numbers):
+    """Return latents [..., size] that are functions of ``numbers`` [...]."""
+    numbers = np.asarray(numbers)
+    deter = np.stack([numbers, -numbers], -1).astype(np.int16)
+    return {"latent/deter": deter, "latent/stoch": (numbers[..., None] % 251).astype(np.uint8)}
+
+
 class NaiveReplay:
-    """The specification: per stream a list of [number, is_first, is_last, served, age], nothing shared."""
+    """The specification: per stream a list of [number, is_first, is_last, served, age, latent], nothing shared."""
 
     def __init__(self):
         self.streams = [[] for _ in range(STREAMS)]
@@ -34,7 +43,8 @@ class NaiveReplay:
 
     def append(self, numbers, is_first, is_last, mask):
         for stream in np.flatnonzero(mask):
-            self.streams[stream].append([numbers[stream], is_first[stream], is_last[stream], False, self.time])
+            record = [numbers[stream], is_first[stream], is_last[stream], False, self.time, int(numbers[stream])]
+            self.streams[stream].append(record)
             self.time += 1
         while sum(map(len, self.streams)) > CAPACITY:
             oldest = min((s for s in self.streams if len(s) >= PAGE), key=lambda s: s[0][4])
@@ -53,15 +63,24 @@ class NaiveReplay:
             for start in range(len(stream) - length + 1)
         ]
 
-    def take_fresh(self, length):
-        """Return the next fresh block and mark it served, or None."""
-        fresh = [[record for record in stream if not record[3]] for stream in self.streams]
+    def take_fresh(self, length, before=0):
+        """Return the next fresh block behind its ``before`` records and mark it served, or None."""
+        fresh = [[record for record in stream[before:] if not record[3]] for stream in self.streams]
         block = max(fresh, key=len)[:length]  # the first of several longest ones
         if len(block) < length:
             return None
-        for record in block:
+        stream = self.streams[max(range(STREAMS), key=lambda stream: len(fresh[stream]))]
+        start = next(place for place, record in enumerate(stream) if record is block[0])
+        for record in stream[: start + length]:  # what lies in front of it has been passed over for good
             record[3] = True
-        return tuple(int(record[0]) for record in block)
+        return tuple(int(record[0]) for record in stream[start - before : start + length])
+
+    def write_back(self, numbers, latents):
+        """Replace the latents of the records that are still there, in the order given."""
+        records = {int(record[0]): record for stream in self.streams for record in stream}
+        for number, latent in zip(numbers, latents, strict=True):
+            if number in records:
+                records[number][5] = latent
 
 
 class Members(RuleBasedStateMachine):
@@ -69,9 +88,10 @@ class Members(RuleBasedStateMachine):
 
     tools = None  # set by the test
 
-    @initialize(mapped=st.booleans())
-    def start(self, mapped):
+    @initialize(mapped=st.booleans(), kept=st.booleans())
+    def start(self, mapped, kept):
         self.folder = Path(tempfile.mkdtemp())
+        self.latents = PageStore(LATENTS, PAGE) if kept else None
         storage = MemoryMappedStorage(self.tools.specs, self.folder / "arena") if mapped else None
         self.store = PageStore(self.tools.specs, PAGE, storage)
         self.members = [(self.new_replay(), NaiveReplay())]
@@ -79,7 +99,8 @@ class Members(RuleBasedStateMachine):
         self.number = 0
 
     def new_replay(self):
-        return Replay(self.tools.specs, capacity=CAPACITY, streams=STREAMS, page_length=PAGE, store=self.store)
+        stores = {"store": self.store, "latents": self.latents}
+        return Replay(self.tools.specs, capacity=CAPACITY, streams=STREAMS, page_length=PAGE, **stores)
 
     def member(self, data):
         return self.members[data.draw(st.integers(0, len(self.members) - 1))]
@@ -97,7 +118,7 @@ class Members(RuleBasedStateMachine):
             numbers = self.number + np.arange(STREAMS)
             self.number += STREAMS
             records = self.tools.make_records(numbers, is_first, is_last)
-            replay.append(records, None if everyone else mask)
+            replay.append(records | latents_of(numbers), None if everyone else mask)
             naive.append(numbers, is_first, is_last, mask)
 
     @rule(data=st.data(), stream=st.integers(0, STREAMS - 1))
@@ -117,6 +138,58 @@ class Members(RuleBasedStateMachine):
         for sequence in map(tuple, sampled["context_id"].tolist()):
             fresh = naive.take_fresh(length)
             assert sequence == fresh if fresh else sequence in valid
+
+    @precondition(lambda self: self.latents is not None)
+    @rule(
+        data=st.data(),
+        batch=st.integers(1, 5),
+        length=st.sampled_from((1, 3, 6)),
+        before=st.sampled_from((1, 2)),
+        seed=st.integers(0, 99),
+        between=st.sampled_from(("nothing", "append", "drop", "fork")),
+    )
+    def write_back(self, data, batch, length, before, seed, between):
+        replay, naive = self.member(data)
+        valid = naive.sequences(before + length)
+        if not valid:
+            return
+        places = replay.draw(batch, length, np.random.default_rng(seed), before=before)
+        sampled, latents = replay.read(places), replay.read_latents(places)
+        self.tools.check_entries(sampled)
+        numbers = sampled["context_id"].tolist()
+        present = {int(record[0]): record[5] for stream in naive.streams for record in stream}
+        first = latents_of([present[sequence[0]] for sequence in numbers])
+        assert all(np.array_equal(latents[key].numpy(), value) for key, value in first.items())
+        for sequence in map(tuple, numbers):
+            fresh = naive.take_fresh(length, before)
+            assert sequence == fresh if fresh else sequence in valid
+        dropped = set()
+        if between == "append":  # enough to evict some of it
+            self._feed(replay, naive, 7)
+        elif between == "drop":
+            before_drop = len(naive.streams[0])
+            streams = [sequence[0] in {int(record[0]) for record in naive.streams[0]} for sequence in numbers]
+            replay.drop_open_episode(0)
+            naive.drop_open_episode(0)
+            if len(naive.streams[0]) < before_drop:
+                dropped = {number for number, gone in enumerate(streams) if gone}
+            self._feed(replay, naive, 2)
+        elif between == "fork" and len(self.members) < 4:
+            self.members.append((replay.fork(), copy.deepcopy(naive)))
+        self.number += 1000
+        new = self.number % 30000 + np.arange(batch * length).reshape(batch, length)
+        replay.write_back(places, {key: torch.from_numpy(value) for key, value in latents_of(new).items()})
+        for position in sorted(set(range(batch)) - dropped):
+            naive.write_back(numbers[position][before:], new[position].tolist())
+
+    def _feed(self, replay, naive, steps):
+        """Append to all streams, each record the only one of its episode."""
+        for _ in range(steps):
+            numbers = self.number + np.arange(STREAMS)
+            self.number += STREAMS
+            everyone = np.ones(STREAMS, bool)
+            replay.append(self.tools.make_records(numbers, everyone, everyone) | latents_of(numbers))
+            naive.append(numbers, everyone, everyone, everyone)
 
     @precondition(lambda self: len(self.members) < 4)
     @rule(data=st.data())
@@ -139,7 +212,8 @@ class Members(RuleBasedStateMachine):
     @rule(data=st.data(), share=st.booleans())
     def load(self, data, share):
         manifest, naive = data.draw(st.sampled_from(self.saves))
-        replay = Replay.load(manifest, self.folder / "pages", store=self.store if share else None)
+        stores = {"store": self.store, "latents": self.latents} if share else {}
+        replay = Replay.load(manifest, self.folder / "pages", **stores)
         where = data.draw(st.integers(0, len(self.members) - 1))
         self.members[where] = (replay, copy.deepcopy(naive))
 
@@ -149,7 +223,8 @@ class Members(RuleBasedStateMachine):
         self.saves.pop(data.draw(st.integers(0, len(self.saves) - 1)))
         folder = self.folder / "pages"
         collect_garbage(folder, [manifest for manifest, _ in self.saves])
-        named = {name for manifest, _ in self.saves for stream in manifest["pages"] for name in stream}
+        tables = [table for manifest, _ in self.saves for table in (manifest, manifest.get("latents")) if table]
+        named = {name for table in tables for stream in table["pages"] for name in stream}
         assert {path.name for path in folder.iterdir()} == named
 
     @invariant()
@@ -163,10 +238,23 @@ class Members(RuleBasedStateMachine):
                     assert self.tools.all_sequences(replay, length) == valid
 
     @invariant()
+    def latents_are_equal(self):
+        for replay, naive in getattr(self, "members", []):
+            assert replay.keeps_latents == (self.latents is not None)
+            for stream, records in enumerate(naive.streams):
+                if replay.keeps_latents and records:
+                    streams, positions = np.array([stream]), np.arange(len(records))[None]
+                    kept = replay._pages[1].gather(streams, positions, "cpu")
+                    for key, value in latents_of([[record[5] for record in records]]).items():
+                        np.testing.assert_array_equal(kept[key].numpy(), value)
+
+    @invariant()
     def no_page_is_lost(self):
-        if hasattr(self, "members"):
-            used = [r._table.all_slots().tolist() for r, _ in self.members if r.store is self.store]
-            assert self.store.pages_in_use == len(set(sum(used, [])))
+        for number, store in enumerate((getattr(self, "store", None), getattr(self, "latents", None))):
+            if store is not None:
+                pages = [replay._pages[number] for replay, _ in self.members]
+                used = [kind.table.all_slots().tolist() for kind in pages if kind.store is store]
+                assert store.pages_in_use == len(set(sum(used, [])))
 
     def teardown(self):
         if hasattr(self, "folder"):

@@ -320,3 +320,68 @@ def test_store_for_other_records_is_refused(tools, feeder, tmp_path):
     other = PageStore({**tools.specs, "reward": Spec((2,), "float32")}, 10)
     with pytest.raises(ValueError, match="other records"):
         Replay.load(manifest, tmp_path, store=other)
+
+
+LATENT = {"latent": Spec((2,), "int16")}
+
+
+@pytest.fixture
+def with_latents(tools):
+    """One stream of 25 records in pages of 10, each with its number as latent."""
+    latents = PageStore(LATENT, 10)
+    replay = Replay(tools.specs, capacity=100, streams=1, page_length=10, latents=latents)
+    for number in range(25):
+        records = tools.make_records([number], [number == 0], [False])
+        replay.append(records | {"latent": np.full((1, 2), number, np.int16)})
+    return replay
+
+
+def kept_latents(replay):
+    return replay._pages[1].gather(np.array([0]), np.arange(len(replay))[None], "cpu")["latent"][0, :, 0].tolist()
+
+
+def test_new_latents_touch_neither_pages_of_records_nor_forks(with_latents, tmp_path):
+    first = with_latents.save(tmp_path)
+    before = set(page_files(tmp_path))
+    fork = with_latents.fork()
+    places = with_latents.draw(1, 12, np.random.default_rng(0), before=1)  # records 0 to 12: two pages of latents
+    with_latents.write_back(places, {"latent": torch.full((1, 12, 2), 77, dtype=torch.int16)})
+    second = with_latents.save(tmp_path)
+    assert second["pages"] == first["pages"]
+    assert [
+        one == two for one, two in zip(first["latents"]["pages"][0], second["latents"]["pages"][0], strict=True)
+    ] == [
+        False,
+        False,
+        True,
+    ]
+    assert len(set(page_files(tmp_path)) - before) == 2
+    changed_latents = [0, *[77] * 12, *range(13, 25)]
+    for manifest, wanted in ((first, list(range(25))), (second, changed_latents)):
+        assert kept_latents(Replay.load(manifest, tmp_path)) == wanted
+    assert (kept_latents(fork), kept_latents(with_latents)) == (list(range(25)), changed_latents)
+    assert with_latents._pages[1].store.pages_in_use == 3 + 2  # of which the fork holds two alone
+    assert with_latents.store.pages_in_use == 3
+
+
+def test_overlapping_sequences_leave_the_later_one(with_latents):
+    places = with_latents.draw(2, 12, np.random.default_rng(0), before=1)
+    places = places._replace(starts=np.array([3, 8]))
+    new = torch.stack([torch.full((12, 2), 100 + row, dtype=torch.int16) for row in range(2)])
+    with_latents.write_back(places, {"latent": new})
+    assert kept_latents(with_latents) == [0, 1, 2, 3, *[100] * 5, *[101] * 12, *range(21, 25)]
+
+
+def test_manifests_tell_whether_there_are_latents(tools, feeder, with_latents, tmp_path):
+    assert feeder.replay.save(tmp_path)["format"] == 1  # as before there were any
+    manifest = with_latents.save(tmp_path)
+    assert manifest["format"] == 2
+    for damage in ({"latents": None}, {"latents": {**manifest["latents"], "pages": [[]]}}):
+        with pytest.raises(Damaged, match="damaged replay manifest"):
+            Replay.load(manifest | damage, tmp_path)
+    with pytest.raises(ValueError, match="other latents"):
+        Replay.load(manifest, tmp_path, latents=PageStore({"latent": Spec((3,), "int16")}, 10))
+    with pytest.raises(ValueError, match="other latents"):
+        Replay.load(feeder.replay.save(tmp_path), tmp_path, latents=PageStore(LATENT, 10))
+    with pytest.raises(ValueError, match="keeps no latents"):
+        feeder.replay.read_latents(feeder.replay.draw(1, 3, np.random.default_rng(0)))

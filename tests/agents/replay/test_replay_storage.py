@@ -8,39 +8,9 @@ import pytest
 import torch
 
 from agents.errors import UserError
-from agents.replay import MemoryMappedStorage, PageStore, RamStorage, Replay
+from agents.replay import DeviceStorage, MemoryMappedStorage, PageStore, RamStorage, Replay
 
-
-class TensorStorage:
-    """What a storage on an accelerator looks like: the protocol with tensors of a device."""
-
-    def __init__(self, specs, device):
-        self.specs, self.device, self.rows = dict(specs), torch.device(device), 0
-        self.tensors = {
-            key: torch.empty(0, *spec.shape, dtype=torch.from_numpy(np.empty(0, spec.dtype)).dtype, device=device)
-            for key, spec in specs.items()
-        }
-
-    def grow(self, rows):
-        self.rows += rows
-        for key, tensor in self.tensors.items():
-            self.tensors[key] = torch.cat([tensor, tensor.new_empty(rows, *tensor.shape[1:])])
-
-    def write(self, index, values):
-        rows = torch.from_numpy(index).to(self.device)
-        for key, tensor in self.tensors.items():
-            tensor[rows] = torch.as_tensor(values[key], device=self.device).to(tensor.dtype)
-
-    def gather(self, index):
-        assert index.device.type == self.device.type and index.dtype == torch.int64
-        return {key: tensor.index_select(0, index) for key, tensor in self.tensors.items()}
-
-    def copy(self, source, target, rows):
-        for tensor in self.tensors.values():
-            tensor[target : target + rows] = tensor[source : source + rows]
-
-
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")
 
 
 def live_a_little(tools, store, folder):
@@ -65,7 +35,7 @@ def test_storages_are_alike(tools, tmp_path, kind):
     if kind == "mapped":
         storage = MemoryMappedStorage(tools.specs, tmp_path / "arena")
     else:
-        storage = TensorStorage(tools.specs, kind)
+        storage = DeviceStorage(tools.specs, kind)
     ram = PageStore(tools.specs, 10)
     expected = live_a_little(tools, ram, tmp_path / "ram")
     found = live_a_little(tools, PageStore(tools.specs, 10, storage), tmp_path / kind)
@@ -112,7 +82,7 @@ def test_page_lives_while_a_member_holds_it(tools):
     held = tools.all_sequences(child, 7)
     parent(200)  # evicts everything that the child holds
     assert tools.all_sequences(child, 7) == held
-    alone = parent.replay._table.all_slots()
+    alone = parent.replay._pages[0].table.all_slots()
     assert store.pages_in_use == 6 + len(alone)
     del child
     assert store.pages_in_use == len(alone)

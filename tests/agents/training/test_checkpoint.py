@@ -14,7 +14,7 @@ from tensordict import TensorDict
 from agents.dreamerv3 import flatten_state
 from agents.errors import Damaged, UserError
 from agents.files import digest
-from agents.replay import Replay, Spec
+from agents.replay import PageStore, Replay, Spec
 from agents.training.checkpoint import BestAgent, Checkpoint, Checkpoints, disk_errors, restore_state
 
 SPECS = {"is_first": Spec((), bool), "is_last": Spec((), bool), "value": Spec((), "float32")}
@@ -94,6 +94,28 @@ def test_latest_is_what_was_saved_and_none_before(tmp_path):
     assert run.latest() == 6
     run.save(13)
     assert run.latest() == 13
+
+
+def test_pages_of_latents_are_kept_and_removed_with_their_checkpoints(tmp_path):
+    """Each save finds all latents changed; the records' full pages stay as they are."""
+    run = Run(tmp_path)
+    latents = PageStore({"latent": Spec((), "int16")}, 4)
+    run.replay = Replay(SPECS, capacity=1000, streams=1, page_length=4, latents=latents)
+    flags = {"is_first": np.zeros(1, bool), "is_last": np.zeros(1, bool)}
+    for number in range(18):
+        run.replay.append({**flags, "value": np.full(1, number, np.float32), "latent": np.full(1, number, np.int16)})
+    places = run.replay.draw(1, 17, np.random.default_rng(0), before=1)
+    for save in range(3):
+        run.replay.write_back(places, {"latent": torch.full((1, 17), 100 + save, dtype=torch.int16)})
+        manifest = run.replay.save(run.checkpoints.pages)
+        run.checkpoints.save(18 + save, Checkpoint({"replay": manifest}, {}, {}))
+    # 18 records are 4 full pages and one of 2. Of the latents the first page differs, 3 in the middle are equal.
+    assert len(list(run.checkpoints.pages.iterdir())) == 5 + 2 * 3
+    for step, value in ((19, 101), (20, 102)):
+        progress = run.checkpoints._read(step).progress
+        loaded = Replay.load(progress["replay"], run.checkpoints.pages)
+        kept = loaded._pages[1].gather(np.array([0]), np.arange(18)[None], "cpu")["latent"]
+        assert kept.tolist() == [[0] + [value] * 17]
 
 
 def test_only_the_latest_stay_and_pages_are_shared(tmp_path):

@@ -102,7 +102,7 @@ def scripted_replay():
 def content(replay, env):
     """Return the records of one stream as rows of KEYS."""
     length = int(replay._length[env])
-    rows = replay._table.rows(np.array([env]), np.arange(length)[None])
+    rows = replay._pages[0].table.rows(np.array([env]), np.arange(length)[None])
     gathered = replay.store.storage.gather(torch.from_numpy(rows.reshape(-1)))
     return [tuple(float(gathered[key][row].item()) for key in KEYS) for row in range(length)]
 

@@ -26,7 +26,7 @@ def test_metrics_are_means_over_the_updates_since_they_were_taken():
     state, by_hand = agent.initial_state(5), []
     for number, batch in enumerate(batches):
         noise = agent.update_noise(4, 6, torch_generator(5, "update", number))
-        state, metrics = agent.update(state, batch, noise)
+        state, metrics, _ = agent.update(state, batch, noise)
         by_hand.append({name: value.item() for name, value in metrics.items()})
     assert by_hand[0]["loss/total"] != by_hand[1]["loss/total"]
 

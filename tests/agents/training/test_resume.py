@@ -16,7 +16,7 @@ from agents.train import train
 from agents.training.checkpoint import Checkpoints
 
 
-def start_training(folder, stop_after_syncs=None):
+def start_training(folder, stop_after_syncs=None, training=None):
     """Train in this process; with ``stop_after_syncs``, kill it at that sync of a file to the disk."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if stop_after_syncs is not None:
@@ -29,7 +29,7 @@ def start_training(folder, stop_after_syncs=None):
             real(descriptor)
 
         os.fsync = fsync
-    train(tiny_config(), folder)
+    train(tiny_config(training=training or {}), folder)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def processes():
     return context
 
 
-def run(processes, folder, *, stop_after_syncs=None, kill_after=None):
+def run(processes, folder, *, stop_after_syncs=None, kill_after=None, training=None):
     """Train in a process until it ends, or is killed; return its exit code."""
-    process = processes.Process(target=start_training, args=(folder, stop_after_syncs))
+    process = processes.Process(target=start_training, args=(folder, stop_after_syncs, training))
     process.start()
     process.join(kill_after)
     if kill_after is not None:
@@ -112,6 +112,24 @@ def test_killed_while_writing(processes, uninterrupted, tmp_path):
         assert len(codes) < 60
     assert len(codes) > 3
     assert outcome(folder) == uninterrupted
+
+
+def test_killed_while_writing_with_stored_latents(processes, uninterrupted, tmp_path):
+    """The latents that updates left in replay are what the next ones start from, whoever does them."""
+    training = {"sequence_start": "stored"}
+    assert run(processes, tmp_path / "whole", training=training) == 0
+    wanted = outcome(tmp_path / "whole")
+    manifest = wanted[120, "progress"]["replay"]
+    assert manifest["latents"]["pages"] and len(wanted["pages"]) > len(uninterrupted["pages"])
+    assert wanted["metrics"] != uninterrupted["metrics"]
+    moments = random.Random(13)
+    folder, codes = tmp_path / "run", []
+    while 0 not in codes:
+        codes.append(run(processes, folder, stop_after_syncs=moments.randint(20, 60), training=training))
+        assert codes[-1] in (0, -signal.SIGKILL)
+        assert len(codes) < 60
+    assert len(codes) > 2
+    assert outcome(folder) == wanted
 
 
 def test_a_finished_run_is_left_alone(processes, uninterrupted, tmp_path):
