@@ -19,8 +19,7 @@ WORLDS = {
     "minigrid/MiniGrid-Dynamic-Obstacles-6x6-v0": "minigrid",
     "crafter": "crafter",
     "atari/pong": "atari",
-    "atari/assault": "atari",  # here and in the next a reset by itself leaves traces of the game before
-    "atari/hero": "atari",
+    "atari/assault": "atari",  # where a reset by itself leaves traces of the game before
 }
 
 
