@@ -123,6 +123,9 @@ def build_agent(
         config: of the run.
         vector: environments of the run, for the shapes; one is made, and closed, where none is given.
         device: where it computes; the configuration's where none is given.
+
+    Raises:
+        UserError: an observation that is neither a vector nor an image of a size the world model reads.
     """
     if vector is None:
         vector = make_vector(config, 1, serial=True)
@@ -131,13 +134,12 @@ def build_agent(
         finally:
             vector.close()
     codec = ActionCodec(vector.action_space)
-    return DreamerV3(
-        config.agent,
-        {key: tuple(space.shape or ()) for key, space in vector.observation_space.items()},
-        ActionSpec(codec.size, codec.discrete),
-        context_spec(config, vector),
-        device=device or choose_device(config),
-    )
+    shapes = {key: tuple(space.shape or ()) for key, space in vector.observation_space.items()}
+    action, context = ActionSpec(codec.size, codec.discrete), context_spec(config, vector)
+    try:
+        return DreamerV3(config.agent, shapes, action, context, device=device or choose_device(config))
+    except ValueError as error:
+        raise UserError(f"environment {config.environment.name}: {error}") from error
 
 
 def record_specs(vector: VectorEnvironment) -> dict[str, Spec]:

@@ -1,8 +1,12 @@
 """From the configuration to contexts: which, in which order, and the ranges that the agent is told."""
 
+from types import SimpleNamespace
+
 import pytest
+from gymnasium.spaces import Box, Dict, Discrete
 from training_run import tiny_config
 
+from agents.errors import UserError
 from agents.training import build
 
 
@@ -50,3 +54,12 @@ def test_the_ranges_of_listed_contexts_are_their_extremes():
     spec = build.context_spec(config, build.make_vector(config, 1))
     assert (spec.low, spec.high) == ((5.0, 0.25), (12.0, 1.0))
     assert [context for context, _ in order(config, 4)] == [*contexts, contexts[0]]
+
+
+def test_observations_that_no_world_model_reads_are_told_in_one_line():
+    config = tiny_config()
+    space = Dict({"picture": Box(0, 255, (60, 80, 3), "uint8")})
+    features = build.make_vector(config, 1).features
+    vector = SimpleNamespace(observation_space=space, action_space=Discrete(2), features=features)
+    with pytest.raises(UserError, match=r"environment cartpole: observation 'picture' has shape \(60, 80, 3\); valid"):
+        build.build_agent(config, vector)
