@@ -42,7 +42,7 @@ def test_nothing_is_produced_ahead(tmp_path, monkeypatch):
 
     def assemble(config, run):
         session = Session(config, run)
-        tick, update, sample = session.collector.tick, session.learner.update, session.replay.sample
+        tick, update, sample = session.collector.tick, session.learner.update, session.replay.draw
 
         def spy(name, real):
             def call(*arguments, **keywords):
@@ -54,7 +54,7 @@ def test_nothing_is_produced_ahead(tmp_path, monkeypatch):
 
         session.collector.tick = spy("tick", tick)
         session.learner.update = spy("update", update)
-        session.replay.sample = spy("sample", sample)
+        session.replay.draw = spy("sample", sample)
         return session
 
     monkeypatch.setattr(entry, "Session", assemble)
