@@ -133,6 +133,10 @@ class RamStorage:
 
     def gather(self, index: Tensor) -> dict[str, Tensor]:
         rows = index.numpy()
+        if len(self._segments) == 1 and not self._pinned:  # the usual case, without tensors made first
+            return {
+                key: torch.from_numpy(array.take(rows, axis=0, mode="clip")) for key, array in self._segments[0].items()
+            }
         batch = self._batch(len(rows))
         gathered = {key: value.numpy() for key, value in batch.items()}
         if len(self._segments) == 1:
