@@ -158,6 +158,13 @@ NEAR = ([[0.0, math.log(9)], [0.0, math.log(3)]], [[0.0, 0.0], [0.0, 0.0]])
 FAR = ([[0.0, 4.0], [5.0, 0.0]], [[0.0, -1.0], [0.0, 0.5]])
 
 
+def test_the_uniform_share_is_over_classes_and_not_over_latents() -> None:
+    logits = np.random.default_rng(0).normal(size=(5, 4, 3)) * 3  # four latents of three classes
+    ours = d.unimix(torch.from_numpy(logits).mT, 0.01)
+    np.testing.assert_allclose(ours.mT.numpy(), unimix(logits), rtol=1e-12)
+    np.testing.assert_allclose(ours.sum(-2).numpy(), np.ones((5, 4)), rtol=1e-12)
+
+
 def test_kl_by_hand() -> None:
     """Softmax (1/10, 9/10) mixed with 1 % of (1/2, 1/2) is (0.104, 0.896); (1/4, 3/4) becomes (0.2525, 0.7475)."""
     first = 0.104 * math.log(0.104 / 0.5) + 0.896 * math.log(0.896 / 0.5)  # 0.3593
