@@ -150,7 +150,7 @@ def _draw_error(axes: "Axes", dreams: Dreams, key: str, names: Sequence[str]) ->
     axes.set_xlabel("horizon (imagined steps)")
     axes.set_ylabel("squared error")
     if len(names) > 1:
-        axes.legend(loc="upper left")
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=2)
 
 
 def _explanation(note: str) -> list[str]:

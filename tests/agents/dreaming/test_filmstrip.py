@@ -87,7 +87,9 @@ def test_images_stand_at_their_episode_row_and_step(case, episodes, rows):
             if step >= dreams.recorded[episode].sum():
                 assert all(color.tolist() == [255] * 3 for color in colors)
                 continue
-            truth, dreamt = (values[episode, step, 0, 0].astype(int) for values in (images.truth, images.dreamt["true"]))
+            truth, dreamt = (
+                values[episode, step, 0, 0].astype(int) for values in (images.truth, images.dreamt["true"])
+            )
             np.testing.assert_array_equal(colors[:3], [truth, dreamt, (dreamt - truth + 255) // 2])
             if rows == 4:
                 np.testing.assert_array_equal(colors[3], images.dreamt["swapped"][episode, step, 0, 0])
