@@ -23,12 +23,17 @@ def _load_when_drawing(module: ModuleType, name: str) -> Any:
     """Return a stand-in for the class ``name`` of ``module`` that reloads the module at its first use."""
 
     def create(*args: Any, **kwargs: Any) -> Any:
-        if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            os.environ.setdefault("MUJOCO_GL", "egl")
+        _prefer_egl()
         importlib.reload(module)
         return getattr(module, name)(*args, **kwargs)
 
     return create
+
+
+def _prefer_egl() -> None:
+    """Choose EGL where there is no display and nothing else has been chosen."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 def _import_headless() -> tuple[ModuleType, ModuleType]:
@@ -70,9 +75,11 @@ def opengl() -> Any:
     """
     if os.environ.get("MUJOCO_GL", "").lower().strip() in _SWITCHED_OFF:
         raise UserError(f"MUJOCO_GL is {os.environ['MUJOCO_GL']}, so nothing can be drawn; unset it, or choose egl")
+    _prefer_egl()
     try:
-        # As an attribute of its module, for the first use of the stand-in puts the class there.
-        context = importlib.import_module("mujoco.rendering.classic.gl_context").GLContext(64, 64)
+        # Anew, for who imported MuJoCo before us made it choose GLFW, which needs a display.
+        module = importlib.reload(importlib.import_module("mujoco.rendering.classic.gl_context"))
+        context = module.GLContext(64, 64)
         context.make_current()
     except Exception as error:  # each library fails in its own way, PyOpenGL with an AttributeError
         reason = " ".join(str(error).split()) or type(error).__name__

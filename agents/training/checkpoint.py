@@ -126,7 +126,9 @@ class Checkpoints:
     def _prune(self, latest: int) -> None:
         """Keep the checkpoints up to ``latest``, which was saved just now, and torn ones that it has yet to reach."""
         for step in [step for step in self.steps() if step <= latest][: -self.keep]:
-            shutil.rmtree(self.path(step))
+            doomed = self.folder / f".removing-{step:012d}"  # so that a kill leaves no half of a checkpoint
+            self.path(step).rename(doomed)
+            shutil.rmtree(doomed)
         try:
             manifests = [self._manifest(step)["progress"]["replay"] for step in self.steps()]
         except Damaged:  # nobody knows which pages that one names; it might be restored
@@ -144,15 +146,18 @@ class Checkpoints:
         Raises:
             UserError: there are checkpoints, but none is intact; or one cannot be read for another reason.
         """
-        for leftover in self.folder.glob(".writing-*"):
+        for leftover in (*self.folder.glob(".writing-*"), *self.folder.glob(".removing-*")):
             shutil.rmtree(leftover, ignore_errors=True)
         steps = self.steps()
         for step in reversed(steps):
             try:
                 checkpoint = self._read(step)
-                return checkpoint, load_replay(checkpoint.progress["replay"])
+                found = checkpoint, load_replay(checkpoint.progress["replay"])
             except Damaged as error:
                 logger.warning("%s cannot be used (%s); trying the one before", self.path(step), error)
+            else:
+                self._prune(step)  # in case a kill came before that
+                return found
         if steps:
             raise UserError(
                 f"{self.folder}: no intact checkpoint; restore one, or the replay pages that are missing or damaged, "
