@@ -198,9 +198,9 @@ def _walk_back(
     """Carry the gradients of deter and probabilities (stoch's included) back through all steps."""
     recurrent, observing = weights
     blocks, hidden = recurrent.own.shape[0], recurrent.in_scale.shape[1]
-    norms = [_NormBack(*pair) for pair in ((saved.inputs, recurrent.in_scale), (saved.core, recurrent.core_scale))]
-    of_inputs, of_core = norms
-    of_posterior = _NormBack(saved.posterior, observing.scales.unsqueeze(1))
+    of_inputs = _ActivateBack(saved.inputs, recurrent.in_scale, local.inputs)
+    of_core = _ActivateBack(saved.core, recurrent.core_scale, local.core)
+    of_posterior = _ActivateBack(saved.posterior, observing.scales.unsqueeze(1), local.posterior)
     deter, stoch = torch.zeros_like(of_deter[0]), torch.zeros_like(of_probabilities[0])
     steps: list[tuple[Tensor, ...]] = []
     for t in range(len(keep) - 1, -1, -1):
@@ -208,31 +208,32 @@ def _walk_back(
         logits = torch.addcmul(mixed, local.softmax[t], mixed.sum(-2, keepdim=True), value=-1).flatten(1)
         layers_out, layers = [product(logits, observing.out.t())], []
         for layer in range(len(observing.scales) - 1, -1, -1):
-            layers.append(of_posterior(layers_out[-1] * local.posterior[t, layer], (t, layer)))
+            layers.append(of_posterior(layers_out[-1], (t, layer)))
             if layer:
                 layers_out.append(product(layers[-1], observing.hidden[layer - 1].t()))
-        following = of_deter[t] + deter + product(layers[-1], observing.deter_in.t())
+        following = product(layers[-1], observing.deter_in.t(), of_deter[t] + deter)
         gates = (split(following, blocks).unsqueeze(-2) * local.gates[t]).flatten(-2)
         core_out = joined(block_product(gates, recurrent.gates.mT)).flatten(1)
-        core = of_core(core_out * local.core[t], t)
+        core = of_core(core_out, t)
         shared = product(core, recurrent.shared.t())
         inputs_out = shared[:, : 2 * hidden].unflatten(1, (2, hidden))
-        inputs = of_inputs(inputs_out * local.inputs[t], t)
+        inputs = of_inputs(inputs_out, t)
         own = joined(block_product(split(core, blocks), recurrent.own.mT)).flatten(1)
         alive = keep[t].unsqueeze(-1)
-        deter = (following * local.deter[t] + own + product(inputs[:, 0], recurrent.deter_in.t())) * alive
+        deter = torch.addcmul(own, following, local.deter[t])
+        deter = product(inputs[:, 0], recurrent.deter_in.t(), deter) * alive
         stoch = (product(inputs[:, 1], recurrent.stoch_in.t()) * alive).view_as(stoch)
         observed = torch.stack(layers_out[::-1]), torch.stack(layers[::-1])
         steps.append((shared[:, 2 * hidden :], inputs_out, inputs, core_out, core, gates, *observed, logits))
     return _Walked(deter, stoch.flatten(1), *(torch.stack(values) for values in zip(*steps[::-1], strict=True)))
 
 
-class _NormBack:
-    """Derivative of scale * x / sqrt(mean(x^2) + epsilon) with respect to x, for all steps' x at once."""
+class _ActivateBack:
+    """Derivative of `activate` with respect to x, for all steps' x at once; ``slope`` is that of its SiLU."""
 
-    def __init__(self, x: Float[Tensor, "T *N I"], scale: Tensor) -> None:
+    def __init__(self, x: Float[Tensor, "T *N I"], scale: Tensor, slope: Float[Tensor, "T *N I"]) -> None:
         inverse = inverse_rms(x)
-        self.unit, self.factor = x * inverse, scale * inverse
+        self.unit, self.factor = x * inverse, slope * (scale * inverse)
 
     def __call__(self, gradient: Float[Tensor, "*N I"], step: int | tuple[int, int]) -> Float[Tensor, "*N I"]:
         weighted, unit = gradient * self.factor[step], self.unit[step]

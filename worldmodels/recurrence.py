@@ -76,7 +76,7 @@ def posterior(
     weights: PosteriorWeights, deter: Float[Tensor, "N D"], token: Float[Tensor, "N h"]
 ) -> tuple[Float[Tensor, "N CS"], Float[Tensor, "L N h"]]:
     """Logits of the latent from deter and the first layer's share of the tokens (``token``, bias included)."""
-    layers = [token + product(deter, weights.deter_in)]
+    layers = [product(deter, weights.deter_in, token)]
     for weight, bias, scale in zip(weights.hidden, weights.biases, weights.scales, strict=False):
         layers.append(_affine(activate(layers[-1], scale), weight, bias))
     logits = _affine(activate(layers[-1], weights.scales[-1]), weights.out, weights.out_bias)
@@ -94,17 +94,26 @@ def _affine(x: Float[Tensor, "N I"], weight: Float[Tensor, "I O"], bias: Float[T
     return torch.addmm(bias, x.to(weight.dtype), weight).to(x.dtype)
 
 
-def product(x: Float[Tensor, "N I"], weight: Float[Tensor, "I O"]) -> Float[Tensor, "N O"]:
-    return torch.mm(x, weight) if x.dtype == weight.dtype else torch.mm(x.to(weight.dtype), weight).to(x.dtype)
+def product(
+    x: Float[Tensor, "N I"], weight: Float[Tensor, "I O"], plus: Float[Tensor, "N O"] | None = None
+) -> Float[Tensor, "N O"]:
+    """Matrix product, added to ``plus``."""
+    if x.dtype != weight.dtype:
+        result = torch.mm(x.to(weight.dtype), weight).to(x.dtype)
+        return result if plus is None else plus + result
+    return torch.mm(x, weight) if plus is None else torch.addmm(plus, x, weight)
 
 
 def block_product(x: Float[Tensor, "G N I"], weight: Float[Tensor, "G I O"]) -> Float[Tensor, "G N O"]:
+    """A matrix product for each block."""
     return torch.bmm(x, weight) if x.dtype == weight.dtype else torch.bmm(x.to(weight.dtype), weight).to(x.dtype)
 
 
 def split(x: Float[Tensor, "N D"], blocks: int) -> Float[Tensor, "G N D_G"]:
+    """View the blocks of each row side by side."""
     return x.unflatten(1, (blocks, -1)).transpose(0, 1)
 
 
 def joined(x: Float[Tensor, "G N I"]) -> Float[Tensor, "N G I"]:
+    """View each row with its blocks."""
     return x.transpose(0, 1)
