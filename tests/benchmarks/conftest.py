@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from agents.training.build import keep_freed_memory
 from tests.benchmarks.machine import commit
 from tests.benchmarks.report import report
 from tests.benchmarks.tables import RESULTS, Tables, tables, write
@@ -41,7 +42,8 @@ def device(pytestconfig: pytest.Config) -> torch.device:
 
 @pytest.fixture(autouse=True)
 def torch_threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let torch compute with as many threads as the benchmark's ``threads`` says, if it has such an argument."""
+    """Set torch up as training does, with as many threads as the benchmark's ``threads`` says, if it has them."""
+    keep_freed_memory()
     torch.set_flush_denormal(True)
     before = torch.get_num_threads()
     if "threads" in request.fixturenames:

@@ -12,6 +12,7 @@ import torch
 
 from agents.configuration import load_config
 from agents.train import train
+from agents.training.build import keep_freed_memory
 from agents.training.capture import choose_recorder
 from tests.benchmarks.machine import cores
 from tests.benchmarks.workloads import WALKER, Workload
@@ -56,6 +57,7 @@ def training(name: str, steps: str, device: str) -> None:
 
 def main() -> None:
     kind, *arguments = sys.argv[1:]
+    keep_freed_memory()
     torch.set_flush_denormal(True)
     torch.set_num_threads(cores())
     before = resident_peak()
