@@ -15,6 +15,7 @@ import pytest
 import tuning.cli
 from agents.commandline import bind, parse_train, run
 from agents.configuration import find_config, load_config, shipped_configs
+from agents.curve import curve
 from agents.dream import dream
 from agents.errors import UserError
 from agents.evaluate import evaluate
@@ -314,7 +315,7 @@ def check(arguments: list[str]) -> None:
             RunFolder.prepare(tokens[tokens.index("--resume") + 1], load_config(name))
         parse_train(tokens)
     else:
-        bind({"evaluate": evaluate, "dream": dream}[command], tokens, prog=command)
+        bind({"evaluate": evaluate, "dream": dream, "curve": curve}[command], tokens, prog=command)
 
 
 def test_shipped_configurations_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
