@@ -46,7 +46,7 @@ def twohot_loss(
     """Cross-entropy between the two-hot encoding of each of J targets (raw space, detached) and the same ``logits``.
 
     The two bins around a target get weights in inverse proportion to their distance; targets outside the bins
-    go to the outermost one (arXiv 2301.04104, equation 10). Only the logits concerned are gathered, all at once.
+    go to the outermost one (arXiv 2301.04104, equation 10); of NaN the loss is NaN. Only the logits concerned are gathered, all at once.
     """
     targets = targets.detach().contiguous()
     last = bins.shape[0] - 1
@@ -56,6 +56,7 @@ def twohot_loss(
     outside = below == above
     to_below, to_above = torch.where(outside, 1.0, to_below), torch.where(outside, 1.0, to_above)
     weight = to_above / (to_below + to_above)
+    weight = torch.where(targets.isnan(), targets, weight)  # searchsorted takes NaN for the largest number
     return _TwoHotLoss.apply(logits, torch.cat([below, above], -1), torch.cat([weight, 1 - weight], -1))[0]
 
 

@@ -98,7 +98,7 @@ class _NormSilu(torch.autograd.Function):
         scaled = torch.ops.aten.silu_backward(gradient, unit * scale)
         of_scale = (scaled * unit).reshape(-1, len(scale)).sum(0)
         weighted = scaled.mul_(scale)
-        along = torch.linalg.vecdot(weighted, unit).unsqueeze(-1)
+        along = (weighted * unit).sum(-1, keepdim=True)  # vecdot would be in bfloat16 under autocast
         return torch.addcmul(weighted, unit, along, value=-1 / unit.shape[-1]).mul_(inverse), of_scale
 
 

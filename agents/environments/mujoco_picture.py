@@ -31,7 +31,6 @@ class _Uploaded:
 
     def __init__(self, model: Any) -> None:
         self.context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
         self._heights = model.hfield_data.copy()
 
     def update(self, model: Any) -> None:
@@ -55,6 +54,8 @@ def _upload(key: bytes, model: Any) -> _Uploaded:
             _uploaded.pop(next(iter(_uploaded))).context.free()
         found = _Uploaded(model)
     _uploaded[key] = found
+    # Every time: another model's buffer may have been bound since.
+    mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, found.context)
     found.update(model)
     return found
 

@@ -116,3 +116,11 @@ def test_straight_through_gradient_is_that_of_the_probabilities() -> None:
 def test_masked_zeroes_rows_even_of_not_a_number() -> None:
     x = torch.tensor([[1.0, 2.0], [float("nan"), 4.0]])
     assert torch.equal(d.masked(x, torch.tensor([True, False])), torch.tensor([[1.0, 2.0], [0.0, 0.0]]))
+
+
+def test_twohot_loss_of_no_number_is_none() -> None:
+    """A diverged target must show in the loss; it would else count as the largest bin."""
+    bins, logits = d.symexp_bins(9), torch.zeros(2, 9, requires_grad=True)
+    loss = d.twohot_loss(logits, torch.tensor([[float("nan"), 1.0], [float("inf"), 2.0]]), bins)
+    assert loss.isnan().tolist() == [[True, False], [False, False]]
+    assert torch.autograd.grad(loss[0, 0], logits)[0][0].isnan().any()

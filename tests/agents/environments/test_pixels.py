@@ -134,6 +134,17 @@ def test_worlds_of_one_model_share_what_was_uploaded_but_not_their_terrain():
 
 
 @draws
+def test_worlds_of_different_models_are_drawn_in_turns():
+    """Each into a buffer of its own, whichever was drawn or uploaded last."""
+    tasks = ("walker/walk", "pendulum/swingup", "cartpole/balance")
+    worlds = [make(f"dmc/{task}", observations="pixels", image_size=32) for task in tasks]
+    alone = [world.reset(seed=0)[0]["image"] for world in worlds]
+    for index in (0, 0, 1, 0, 2, 1, 2, 0):
+        np.testing.assert_array_equal(worlds[index].draw(32), alone[index])
+    assert (alone[0] != alone[1]).mean() > 0.3
+
+
+@draws
 def test_a_picture_may_be_larger_than_the_models_buffer():
     env = make("dmc/pendulum/swingup", observations="pixels", image_size=1024)
     image = env.reset(seed=0)[0]["image"]
