@@ -46,7 +46,8 @@ def twohot_loss(
     """Cross-entropy between the two-hot encoding of each of J targets (raw space, detached) and the same ``logits``.
 
     The two bins around a target get weights in inverse proportion to their distance; targets outside the bins
-    go to the outermost one (arXiv 2301.04104, equation 10); of NaN the loss is NaN. Only the logits concerned are gathered, all at once.
+    go to the outermost one (arXiv 2301.04104, equation 10); of NaN the loss is NaN. Only the logits concerned are
+    gathered, all at once.
     """
     targets = targets.detach().contiguous()
     last = bins.shape[0] - 1
