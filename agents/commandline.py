@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from agents.configuration import RunConfig, check_contexts, find_config, read_yaml, settings, validate
+from agents.configuration import RunConfig, check_contexts, check_drawing, find_config, read_yaml, settings, validate
 from agents.configuration.overrides import apply_overrides, check_options, parse
 from agents.errors import UserError
 from agents.files import disk_full, full_message
@@ -121,6 +121,7 @@ def parse_train(tokens: Sequence[str]) -> tuple[RunConfig, Path]:
 def train_command(tokens: Sequence[str]) -> None:
     """`dreamtune train`: see `parse_train` for the arguments."""
     config, folder = parse_train(tokens)
+    check_drawing(config)
     from agents.train import train
 
     train(config, folder)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agents.configuration import RunConfig, differences, read_yaml, save_config, validate
+from agents.configuration import RunConfig, config_bytes, differences, read_yaml, save_config, validate
 from agents.errors import UserError
 from agents.files import atomic_write
 
@@ -95,6 +95,8 @@ class RunFolder:
     def prepare(cls, path: Path | str, config: RunConfig) -> "RunFolder":
         """Return the folder to train in with `config`: a new one, or that of the same run, to go on with.
 
+        A run that failed before its first checkpoint leaves nothing to go on with: its configuration gives way.
+
         Raises:
             UserError: the folder holds something else, a run of another configuration, or cannot be written.
         """
@@ -112,6 +114,10 @@ class RunFolder:
         folder = cls.open(path)
         there = folder.config()
         different = differences(there, config)
+        if different and not folder.begun() and folder.config_file.read_bytes() == config_bytes(there):
+            with folder.lock():  # held by who is on the way to a first checkpoint
+                save_config(config, folder.config_file)
+            return folder
         refused = {key: values for key, values in different.items() if key not in MAY_CHANGE}
         if refused:
             told = ", ".join(f"{key} ({_short(old)} there, {_short(new)} now)" for key, (old, new) in refused.items())
@@ -128,6 +134,15 @@ class RunFolder:
         if different:
             save_config(config, folder.config_file)
         return folder
+
+    def begun(self) -> bool:
+        """Return whether the run has anything to go on with: a checkpoint, a kept agent or a row of metrics."""
+        saved = any(self.checkpoints.glob("step-*"))
+        return (
+            saved
+            or (self.checkpoints / "best" / "best.json").is_file()
+            or (self.metrics.is_file() and self.metrics.read_bytes().count(b"\n") > 1)
+        )
 
     def config(self) -> RunConfig:
         """Return the configuration that the run was begun with; raise `UserError` if it cannot be read."""

@@ -9,7 +9,7 @@
 * ``loading.py``: all of these at once, from a name to a checked configuration.
 """
 
-from agents.configuration.checking import check_contexts, validate
+from agents.configuration.checking import check_contexts, check_drawing, validate
 from agents.configuration.dotted import differences, settings
 from agents.configuration.fields import (
     ContextsConfig,
@@ -23,7 +23,7 @@ from agents.configuration.fields import (
 )
 from agents.configuration.finding import find_config, shipped_configs
 from agents.configuration.loading import load_config
-from agents.configuration.yaml_files import read_yaml, save_config
+from agents.configuration.yaml_files import config_bytes, read_yaml, save_config
 
 __all__ = [
     "ContextsConfig",
@@ -35,6 +35,8 @@ __all__ = [
     "TrainingConfig",
     "TrainingContextsConfig",
     "check_contexts",
+    "check_drawing",
+    "config_bytes",
     "differences",
     "find_config",
     "load_config",

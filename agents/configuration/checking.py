@@ -4,13 +4,17 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from agents.configuration.fields import RunConfig
 from agents.errors import UserError
+
+if TYPE_CHECKING:
+    from agents.environments import ContextualEnv
 
 
 def validate(data: Mapping[str, Any], source: str, overridden: Sequence[str] = ()) -> RunConfig:
@@ -115,15 +119,48 @@ def suggestion(word: str, words: Sequence[str], prefix: str = "") -> str:
     return f" (did you mean '{prefix}{close[0]}'?)" if close else ""
 
 
-def check_contexts(config: RunConfig, source: str) -> None:
-    """Check the environment's name, the features and all context values against the environment.
-
-    Raises:
-        UserError: an unknown environment or feature, or a value out of the feature's bounds.
-    """
+def _make_environment(config: RunConfig) -> "ContextualEnv":
+    """Return the environment as the run will have it."""
     from agents.environments import make_environment
 
-    environment = make_environment(config.environment.name, features=config.environment.features)
+    settings = config.environment
+    return make_environment(
+        settings.name,
+        features=settings.features,
+        time_limit=settings.time_limit,
+        action_repeat=settings.action_repeat,
+        observations=settings.observations,
+        image_size=settings.image_size,
+        camera=settings.camera,
+    )
+
+
+def check_drawing(config: RunConfig) -> None:
+    """Observe the environment once if pixels are asked for: whether it can be drawn shows only then.
+
+    Raises:
+        UserError: it cannot be drawn, or not here.
+    """
+    if config.environment.observations not in ("pixels", "both"):
+        return
+    from agents.environments import InvalidStep
+
+    environment = _make_environment(config)
+    try:
+        with suppress(InvalidStep):  # what becomes of these, the run decides
+            environment.reset(seed=config.seed)
+    finally:
+        environment.close()
+
+
+def check_contexts(config: RunConfig, source: str) -> None:
+    """Check the environment's settings, and all context values against it.
+
+    Raises:
+        UserError: an unknown environment or feature, settings that do not fit it, or a value out of the feature's
+            bounds.
+    """
+    environment = _make_environment(config)
     try:
         bounds = {feature.name: feature for feature in environment.features}
     finally:

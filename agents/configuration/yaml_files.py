@@ -66,7 +66,12 @@ def save_config(config: RunConfig, path: Path) -> None:
     Raises:
         UserError: the disk is full, or the file cannot be written.
     """
-    atomic_write(path, "\n".join([*_lines(config), ""]).encode())
+    atomic_write(path, config_bytes(config))
+
+
+def config_bytes(config: RunConfig) -> bytes:
+    """Return what `save_config` writes."""
+    return "\n".join([*_lines(config), ""]).encode()
 
 
 def _lines(group: BaseModel, indent: str = "") -> Iterator[str]:

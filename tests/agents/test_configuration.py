@@ -1,5 +1,6 @@
 """Configurations: what is shipped, what is read, and how every mistake is told."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from agents.configuration import (
     shipped_configs,
 )
 from agents.configuration.fields import expand_contexts
+from agents.environments.registry import ENVIRONMENTS
 from agents.errors import UserError
+from tests.agents.pixel_world import Dot
 from tests.extras import extra_of, needs
 
 SHIPPED = sorted(path.stem for path in shipped_configs().glob("*.yaml"))
@@ -262,6 +265,12 @@ def test_flags_of_the_context_can_be_given_one_by_one() -> None:
 )
 def test_mistakes_in_a_file_are_told_with_file_key_and_remedy(text: str, told: str, tmp_path: Path) -> None:
     assert told in complaint(tmp_path, text)
+
+
+def test_the_environment_is_made_as_the_run_will_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENVIRONMENTS, "dot", partial(Dot, "image"))
+    told = complaint(tmp_path, "environment: {name: dot, observations: state}")
+    assert told == "environment dot has no state to observe; valid observations: pixels"
 
 
 @pytest.mark.parametrize(

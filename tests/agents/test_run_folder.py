@@ -37,8 +37,39 @@ def test_left_overs_of_a_killed_start_are_no_obstacle(tmp_path: Path) -> None:
     assert RunFolder.prepare(tmp_path, smoke()).config() == smoke()
 
 
-def test_the_run_of_another_configuration_is_refused_with_the_differences(tmp_path: Path) -> None:
-    RunFolder.prepare(tmp_path, smoke())
+SAVED = ("checkpoints/step-000000000400/manifest.json", "checkpoints/best/best.json", "metrics.csv")
+
+
+def begin(folder: Path, saved: str = SAVED[0]) -> None:
+    """Prepare a folder and let it hold something to go on with."""
+    RunFolder.prepare(folder, smoke())
+    atomic_write(folder / saved, b"epoch\n1\n")
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_does_not_block_its_folder(tmp_path: Path) -> None:
+    RunFolder.prepare(tmp_path, smoke("--training.environment_steps", "800"))
+    atomic_write(tmp_path / "metrics.csv", b"epoch\n")
+    corrected = smoke("--environment.action_repeat", "2")
+    assert RunFolder.prepare(tmp_path, corrected).config() == corrected
+
+
+def test_a_configuration_written_by_hand_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("# mine\nseed: 3\n")
+    with pytest.raises(UserError, match="the run of another configuration"):
+        RunFolder.prepare(tmp_path, smoke())
+    assert (tmp_path / "config.yaml").read_text() == "# mine\nseed: 3\n"
+
+
+def test_a_run_on_its_way_to_the_first_checkpoint_keeps_its_configuration(tmp_path: Path) -> None:
+    folder = RunFolder.prepare(tmp_path, smoke())
+    with folder.lock(), pytest.raises(UserError, match=f"process {os.getpid()} is training here"):
+        RunFolder.prepare(tmp_path, smoke("--seed", "4"))
+    assert folder.config() == smoke()
+
+
+@pytest.mark.parametrize("saved", SAVED)
+def test_the_run_of_another_configuration_is_refused_with_the_differences(saved: str, tmp_path: Path) -> None:
+    begin(tmp_path, saved)
     before = (tmp_path / "config.yaml").read_bytes()
     with pytest.raises(UserError) as caught:
         RunFolder.prepare(tmp_path, smoke("--seed", "4", "--agent.horizon", "7"))
@@ -48,7 +79,7 @@ def test_the_run_of_another_configuration_is_refused_with_the_differences(tmp_pa
 
 
 def test_a_run_may_be_made_longer_and_judged_otherwise_but_not_shorter(tmp_path: Path) -> None:
-    RunFolder.prepare(tmp_path, smoke())
+    begin(tmp_path)
     longer = smoke("--training.environment_steps", "800", "--evaluation.episodes_per_context", "9")
     assert RunFolder.prepare(tmp_path, longer).config() == longer
     with pytest.raises(UserError, match="environment_steps 800, which may be raised, not lowered to 400"):

@@ -129,6 +129,10 @@ def test_help_of_train_shows_the_settings_of_the_file(
         (["train", "smoke", "--seed", "x"], 'seed: must be an integer, got "x"'),
         (["train", "smoke", "--training.threads", "0"], "threads: must be greater than or equal to 1, got 0"),
         (["train", "smoke", "--replay.storage", "disk"], "must be 'ram', 'mmap' or 'device', got \"disk\""),
+        (
+            ["train", "smoke", "--environment.observations", "pixels", "--environment.camera", "1"],
+            "environment cartpole: camera is 1, but there is no choice",
+        ),
         (["train", "smoke", "--run", "a", "--resume", "b"], "b: no such run folder"),
         (["train", "--resume", "absent"], "absent: no such run folder"),
         (["evaluate", "absent"], "absent: no such run folder"),
