@@ -12,7 +12,7 @@ def import_extra(module: str, *, environment: str, extra: str) -> Any:
     Args:
         module: what to import, such as ``ale_py.roms``.
         environment: what needs it, for the message.
-        extra: the extra that installs it: ``pip install 'dreamtune[<extra>]'``.
+        extra: the extra that installs it, in this project's folder: ``make setup EXTRAS=dev,<extra>``.
 
     Raises:
         UserError: it cannot be imported.
@@ -24,5 +24,6 @@ def import_extra(module: str, *, environment: str, extra: str) -> Any:
         reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be imported ({error})"
         raise UserError(
             f"environment {environment} needs the package {package}, which {reason}; "
-            f"it comes with: pip install 'dreamtune[{extra}]'"
+            f"in the project's folder it comes with: make setup EXTRAS=dev,{extra} "
+            f"(without make: pip install -e '.[{extra}]')"
         ) from error

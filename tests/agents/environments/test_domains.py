@@ -83,7 +83,7 @@ def test_a_missing_package_is_told_in_a_line(config, extra, monkeypatch, capsys,
     assert tuning.cli.main(["train", config, "--run", str(tmp_path / "run")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: environment ") and f"needs the package {package}, which is not installed" in line
-    assert line.endswith(f"pip install 'dreamtune[{extra}]'")
+    assert line.endswith(f"comes with: make setup EXTRAS=dev,{extra} (without make: pip install -e '.[{extra}]')")
 
 
 def test_a_package_that_is_broken_is_told_with_the_reason(monkeypatch, tmp_path):
