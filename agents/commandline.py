@@ -25,8 +25,8 @@ def run(command: Callable[[], object]) -> int:
         return 0
     except UserError as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
-        print("interrupted; give the same command again to go on from what was saved", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["interrupted", *getattr(interrupt, "__notes__", [])]), file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of the output is gone, as in `dreamtune ... | head`; what is left to print goes nowhere.
@@ -124,7 +124,16 @@ def train_command(tokens: Sequence[str]) -> None:
     check_drawing(config)
     from agents.train import train
 
-    train(config, folder)
+    try:
+        train(config, folder)
+    except KeyboardInterrupt as interrupt:
+        saved = any(RunFolder(folder).checkpoints.glob("step-*"))
+        interrupt.add_note(
+            "give the same command again to go on from the last checkpoint"
+            if saved
+            else "no checkpoint was saved yet: the same command begins anew"
+        )
+        raise
 
 
 def evaluate_command(tokens: Sequence[str]) -> None:

@@ -217,8 +217,23 @@ def test_an_interrupt_is_no_traceback(tmp_path: Path, command_environment: dict[
     training.send_signal(signal.SIGINT)
     _, complaint = training.communicate(timeout=60)
     assert training.returncode == 130, complaint
-    assert "give the same command again to go on" in complaint
+    assert "interrupted; give the same command again to go on from the last checkpoint" in complaint
     assert "Traceback" not in complaint
+
+
+def test_an_interrupt_promises_only_what_was_saved(
+    in_process: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agents.train.train", interrupted)
+    monkeypatch.setattr("agents.evaluate.RunFolder.open", interrupted)
+    assert tuning.cli.main(["train", "smoke"]) == tuning.cli.main(["evaluate", "runs/smoke"]) == 130
+    assert capsys.readouterr().err.splitlines() == [
+        "interrupted; no checkpoint was saved yet: the same command begins anew",
+        "interrupted",
+    ]
 
 
 def test_exit_codes() -> None:
