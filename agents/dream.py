@@ -52,7 +52,7 @@ def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonEr
 
     Raises:
         UserError: the folder is not that of a run or cannot be read, no agent has been kept yet, its file
-            does not fit the configuration, every episode is over before a dream could begin, there is no
+            does not fit the configuration, every episode is over (or invalid) before a dream could begin, there is no
             room for the files, or the device's memory is full.
     """
     for name, value in (("episodes", episodes), ("horizon", horizon)):
@@ -63,7 +63,7 @@ def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonEr
     agent, state, config = load_agent(run)
     jobs = spread_jobs(training_contexts(config), episodes, config.evaluation.seed)
     console = Console()
-    make = partial(make_vector, config, 1, serial=True)
+    make = partial(make_vector, config, 1, serial=True, told=set())
     with (
         open_environments(make, len(jobs)) as environments,
         episode_progress("recording", len(jobs), console) as on_episode,
@@ -92,8 +92,11 @@ def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonEr
 
 
 def _long_enough(recorded: Sequence[Episode], path: Path) -> list[Episode]:
-    """The episodes that go beyond the observed steps; a UserError if there is none."""
-    kept = [episode for episode in recorded if episode.length >= OBSERVED]
+    """The valid episodes that go beyond the observed steps; a UserError if there is none."""
+    valid = [episode for episode in recorded if not episode.invalid]
+    if not valid:
+        raise UserError(f"{path}: every episode came to an invalid step and was dropped, so there is none to dream of")
+    kept = [episode for episode in valid if episode.length >= OBSERVED]
     if not kept:
         raise UserError(
             f"{path}: every episode is over before step {OBSERVED}, where the dream would begin; "

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from agents.errors import UserError
 from agents.evaluation.episodes import TRAINING, choose_regions, list_jobs
 from agents.evaluation.progress import episode_progress
 from agents.evaluation.rollout import open_environments, run_episodes
@@ -29,8 +30,8 @@ def evaluate(folder: Path, episodes: int | None = None, regions: tuple[str, ...]
 
     Raises:
         UserError: the folder is not that of a run or cannot be read, no agent has been kept yet, its file
-            does not fit the configuration, an unknown region, a context out of bounds, or a full disk
-            or device.
+            does not fit the configuration, an unknown region, a context out of bounds, no episode without an
+            invalid step, or a full disk or device.
     """
     run = RunFolder.open(folder)
     configure_torch(run.config())
@@ -39,7 +40,7 @@ def evaluate(folder: Path, episodes: int | None = None, regions: tuple[str, ...]
     chosen = choose_regions(known, regions, str(run.path))
     settings = config.evaluation
     jobs = list_jobs(chosen, settings.episodes_per_context if episodes is None else episodes, settings.seed)
-    make = partial(make_vector, config, 1, serial=True)
+    make = partial(make_vector, config, 1, serial=True, told=set())
     console = Console()
     with (
         open_environments(make, len(jobs)) as environments,
@@ -47,6 +48,11 @@ def evaluate(folder: Path, episodes: int | None = None, regions: tuple[str, ...]
     ):
         features = environments[0].features
         finished = run_episodes(agent, state, environments, jobs, on_episode=on_episode)
+    if all(episode.invalid for episode in finished):
+        raise UserError(
+            f"{run.path}: each of the {len(finished)} episodes came to an invalid step and was dropped, so there is no "
+            "return to judge; choose less extreme contexts, or see the fault with environment.on_invalid: stop"
+        )
     atomic_write(run.evaluation, write_csv(finished, features))
     summaries = summarize(finished, features, seed=settings.seed, confidence=settings.confidence)
     note = BestAgent(run.checkpoints / "best").read_note()

@@ -100,11 +100,15 @@ def fit(session: Session, boundary: pl.Callback) -> None:
 def _tell_end(session: Session, console: Console) -> None:
     note = session.best.read_note()
     if note is not None:
-        steps, score, count = note["env_steps"], note["validation_return"], len(session.validator.jobs)
+        steps, score, invalid = note["env_steps"], note["validation_return"], note["validation_invalid"]
+        count = len(session.validator.jobs) - invalid
+        others = f" ({invalid} more were invalid)" if invalid else ""
         _say(
             console,
-            f"kept: the agent of {steps} steps, mean return {score:.1f} in {count} validation episodes",
+            f"kept: the agent of {steps} steps, mean return {score:.1f} in {count} validation episodes{others}",
         )
+    elif not any("validation/return" in row for row in session.rows):
+        _say(console, "kept: no agent, for every validation episode was invalid")
     _say(console, f"curve: {session.run.path / 'curve.png'}")
 
 

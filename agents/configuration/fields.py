@@ -45,11 +45,12 @@ class EnvironmentConfig(Settings):
         description="state: the environment's vectors; pixels: its images, drawn where it has none of its own; both; "
         "null: what the environment has by itself.",
     )
-    image_size: int = Field(
-        default=64,
+    image_size: int | None = Field(
+        default=None,
         ge=16,
         multiple_of=16,
-        description=f"Height and width of images in pixels, a multiple of 16. {REFERENCE}: 64.",
+        description=f"Height and width of images in pixels, a multiple of 16; null: 64 ({REFERENCE}: 64), and for a "
+        "world that gives images in one size of its own, that.",
     )
     camera: int | None = Field(
         default=None,

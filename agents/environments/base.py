@@ -19,6 +19,8 @@ from agents.errors import UserError
 Observation = dict[str, np.ndarray]
 Observations = Literal["state", "pixels", "both"]
 IMAGE = "image"  # the key of pixels
+DRAWN_SIZE = 64  # height and width of what is drawn, unless another size is asked for
+_LARGEST = float(np.finfo(np.float32).max)  # what records can hold
 
 
 @dataclass(frozen=True)
@@ -141,27 +143,40 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
         """
         raise UserError(f"environment {self.name} cannot be drawn; valid observations: state")
 
-    def observe(self, observations: Observations, size: int = 64, camera: int | None = None) -> None:
+    def observe(self, observations: Observations | None, size: int | None = None, camera: int | None = None) -> None:
         """Choose what observations hold; to be called at most once, before the first reset.
 
         Args:
             observations: ``state``: the world's vectors; ``pixels``: its images, and where it has none of its
-                own, a drawn one with the key ``image``, uint8 [size, size, 3]; ``both``.
-            size, camera: of the drawn image, see `draw`.
+                own, a drawn one with the key ``image``, uint8 [size, size, 3]; ``both``; None: what the world gives.
+            size: of the drawn image, see `draw`; None: 64, and for images of the world's own the size that they have.
+            camera: of the drawn image, see `draw`.
 
         Raises:
-            UserError: vectors are asked for and there are none.
+            UserError: vectors are asked for and there are none, images of the world's own in another size than they
+                have, or a camera where nothing is drawn.
         """
         images = {key for key, box in self._world_space.items() if len(box.shape or ()) == 3}
         vectors = set(self._world_space) - images
-        if observations != "pixels" and not vectors:
+        if observations in ("state", "both") and not vectors:
             raise UserError(f"environment {self.name} has no state to observe; valid observations: pixels")
         kept = vectors if observations == "state" else images if observations == "pixels" else vectors | images
         space = {key: box for key, box in self._world_space.items() if key in kept}
-        if observations != "state" and not images:
-            space[IMAGE] = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
-            self._picture = (size, camera)
-        self.observation_space = gymnasium.spaces.Dict(space)
+        drawn = observations in ("pixels", "both") and not images
+        if camera is not None and not drawn:
+            reason = "its images are its own" if kept & images else "pixels are not observed"
+            raise UserError(f"environment {self.name}: camera is {camera}, but nothing is drawn: {reason}; valid: null")
+        for key in sorted(kept & images):
+            height, width = (space[key].shape or ())[:2]
+            if size is not None and (height, width) != (size, size):
+                own = f"its own {key!r} is {height} x {width}"
+                raise UserError(f"environment {self.name}: image_size is {size}, but {own}; valid: null")
+        if drawn:
+            edge = DRAWN_SIZE if size is None else size
+            space[IMAGE] = gymnasium.spaces.Box(0, 255, (edge, edge, 3), np.uint8)
+            self._picture = (edge, camera)
+        if observations is not None:
+            self.observation_space = gymnasium.spaces.Dict(space)
 
     def complete_context(self, values: Mapping[str, float]) -> dict[str, float]:
         """Return ``values`` with the missing features at their default, without applying anything.
@@ -239,8 +254,8 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
             reached), and ``{"context": float32 [F], "context_id": int}``.
 
         Raises:
-            InvalidStep: an observation or reward is NaN or infinite, an observation is not of the space's
-                shapes and types, or the simulation diverged.
+            InvalidStep: an observation or reward is NaN or infinite, or a reward is so as float32, an observation is
+                not of the space's shapes and types, or the simulation diverged.
             gymnasium.error.ResetNeeded: the episode has ended, or none was begun.
         """
         if self._needs_reset:
@@ -267,6 +282,8 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
                 raise self._invalid(f"observation {key!r} is NaN or infinite")
         if not math.isfinite(reward):
             raise self._invalid("reward is NaN or infinite")
+        if abs(reward) > _LARGEST:
+            raise self._invalid("reward is too large for float32")
         if self.observation_space is not self._world_space:
             observation = {key: value for key, value in observation.items() if key in self.observation_space.spaces}
             if self._picture is not None:

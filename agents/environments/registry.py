@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from agents.environments.atari import Atari
-from agents.environments.base import ContextualEnv, Observations
+from agents.environments.base import DRAWN_SIZE, ContextualEnv, Observations
 from agents.environments.box2d import BipedalWalker, LunarLander
 from agents.environments.classic import CartPole, Pendulum
 from agents.environments.crafter import Crafter
@@ -51,7 +51,7 @@ def make_environment(
     time_limit: int | None = None,
     action_repeat: int = 1,
     observations: Observations | None = None,
-    image_size: int = 64,
+    image_size: int | None = None,
     camera: int | None = None,
 ) -> ContextualEnv:
     """Make an environment by name.
@@ -63,11 +63,12 @@ def make_environment(
             pendulum, 1000 for dmc, what is registered for gym).
         action_repeat: steps of the original environment per step.
         observations: ``state``, ``pixels`` or ``both``, see `ContextualEnv.observe` (None: the world's own).
-        image_size: height and width of images.
+        image_size: height and width of images (None: 64, and what they have where a world gives them in one size).
         camera: through which pixels are drawn, see `ContextualEnv.draw`.
 
     Raises:
-        UserError: unknown name or feature, a limit or repeat below 1, or a package that is not installed.
+        UserError: unknown name or feature, a limit or repeat below 1, a package that is not installed, or see
+            `ContextualEnv.observe`.
     """
     parts = name.split("/")
     for pattern, make in ENVIRONMENTS.items():
@@ -79,9 +80,8 @@ def make_environment(
             arguments = [part for part, any_part in zip(parts, free, strict=True) if any_part]
             settings: dict[str, Any] = {"features": features, "time_limit": time_limit, "action_repeat": action_repeat}
             if "image_size" in inspect.signature(make).parameters:
-                settings["image_size"] = image_size
+                settings["image_size"] = DRAWN_SIZE if image_size is None else image_size
             env = make(*arguments, **settings)
-            if observations is not None:
-                env.observe(observations, image_size, camera)
+            env.observe(observations, image_size, camera)
             return env
     raise UserError(f"unknown environment {name!r}; valid: {', '.join(ENVIRONMENTS)}")

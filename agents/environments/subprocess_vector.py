@@ -43,16 +43,23 @@ class SubprocessVector:
         makes: E functions that each make one environment; they are sent to fresh ("spawn") processes, so
             they must be picklable: ``functools.partial(make_environment, "cartpole")``, not a lambda.
         timeout: seconds that all environments together may take for one step.
-        on_invalid: see `InvalidSteps`.
+        on_invalid, told: see `InvalidSteps`.
 
     Raises:
         UserError: an environment refused to be made, see `make_environment`.
         RuntimeError: an environment could not be made for another reason.
     """
 
-    def __init__(self, makes: Sequence[Make], *, timeout: float = 60.0, on_invalid: OnInvalid = "stop") -> None:
+    def __init__(
+        self,
+        makes: Sequence[Make],
+        *,
+        timeout: float = 60.0,
+        on_invalid: OnInvalid = "stop",
+        told: set[str] | None = None,
+    ) -> None:
         self.num_envs = check_count(makes)
-        self._invalid = InvalidSteps(on_invalid, self.num_envs)
+        self._invalid = InvalidSteps(on_invalid, self.num_envs, told=told)
         self._timeout = timeout
         self._closed = False
         self._crashes = [0] * self.num_envs
@@ -92,7 +99,7 @@ class SubprocessVector:
                 self._awaits_reset[index] = True
                 error = error or raised
             else:
-                self._invalid.accept(index, record["is_first"])
+                self._invalid.accept(index, record["is_last"])
                 self._crashes[index] = 0 if not record["is_first"] else self._crashes[index]
                 self._awaits_reset[index] = record["is_last"]
                 for key, value in record.items():

@@ -17,8 +17,7 @@ OnInvalid = Literal["stop", "drop"]
 Records = dict[str, np.ndarray]
 
 _LOGGER = logging.getLogger(__name__)
-_told: set[str] = set()  # kinds of faults that this process has warned of, as `warnings` does once by default
-_MOST_DROPPED = 16  # episodes of one environment in a row, without a valid step in between, until we give up
+_MOST_DROPPED = 32  # episodes of one environment in a row, none of which ended validly, until we give up
 
 
 @dataclass(frozen=True)
@@ -114,29 +113,34 @@ class InvalidSteps:
 
     Args:
         policy: ``stop``: an invalid step is an error; ``drop``: its episode is lost, which is logged once for
-            every kind of fault, however many vectors there are.
+            every kind of fault.
         num_envs: E.
+        told: the kinds of faults that were logged; vectors of one run share it. None: a set of its own.
+        give_up: whether an environment is an error that loses too many episodes in a row. Without it, whoever
+            counts the episodes must tell.
     """
 
-    def __init__(self, policy: OnInvalid, num_envs: int) -> None:
+    def __init__(self, policy: OnInvalid, num_envs: int, *, told: set[str] | None = None, give_up: bool = True) -> None:
         self._policy = policy
-        self._dropped = [0] * num_envs  # episodes in a row without a valid step
+        self._told = set() if told is None else told
+        self._give_up = give_up
+        self._dropped = [0] * num_envs  # episodes since the last one that ended validly
 
     def refuse(self, index: int, error: InvalidStep) -> UserError | None:
         """Take note of an invalid step of environment ``index``; return what to raise, if anything."""
         if self._policy == "stop":
             return UserError(f"{error}; choose a less extreme context, or let environment.on_invalid be drop")
         self._dropped[index] += 1
-        if self._dropped[index] >= _MOST_DROPPED:
-            return UserError(f"{error}: {self._dropped[index]} episodes in a row ended before their first valid step")
-        if error.kind not in _told:
-            _told.add(error.kind)
+        if self._give_up and self._dropped[index] >= _MOST_DROPPED:
+            return UserError(f"{error}: {self._dropped[index]} episodes in a row were dropped, and none ended validly")
+        if error.kind not in self._told:
+            self._told.add(error.kind)
             _LOGGER.warning("%s; its episode is dropped, as others will be without a further word", error)
         return None
 
-    def accept(self, index: int, is_first: bool) -> None:
+    def accept(self, index: int, is_last: bool) -> None:
         """Take note of a valid record of environment ``index``."""
-        if not is_first:
+        if is_last:
             self._dropped[index] = 0
 
 
@@ -145,12 +149,19 @@ class SerialVector:
 
     Args:
         makes: E functions that each make one environment.
-        on_invalid: see `InvalidSteps`.
+        on_invalid, told, give_up: see `InvalidSteps`.
     """
 
-    def __init__(self, makes: Sequence[Make], *, on_invalid: OnInvalid = "stop") -> None:
+    def __init__(
+        self,
+        makes: Sequence[Make],
+        *,
+        on_invalid: OnInvalid = "stop",
+        told: set[str] | None = None,
+        give_up: bool = True,
+    ) -> None:
         self.num_envs = check_count(makes)
-        self._invalid = InvalidSteps(on_invalid, self.num_envs)
+        self._invalid = InvalidSteps(on_invalid, self.num_envs, told=told, give_up=give_up)
         self._actors = [Actor(make()) for make in makes]
         self._awaits_reset = [True] * self.num_envs
         env = self._actors[0].env
@@ -171,7 +182,7 @@ class SerialVector:
                     raise error from invalid
                 records["lost"][index] = True
                 continue
-            self._invalid.accept(index, record["is_first"])
+            self._invalid.accept(index, record["is_last"])
             self._awaits_reset[index] = record["is_last"]
             for key, value in record.items():
                 records[key][index] = value

@@ -47,12 +47,15 @@ class Episode:
         episode_return: undiscounted sum of rewards.
         length: agent steps (with action repeat, fewer than the environment's).
         records: recorded values [length + 1, ...] by key, the actions among them; empty unless asked for.
+        invalid: it was dropped for an invalid step. Its return is of the steps before that one, and comparable with no
+            other episode's.
     """
 
     job: Job
     episode_return: float
     length: int
     records: Mapping[str, NDArray]
+    invalid: bool = False
 
 
 class _Slot:
@@ -108,7 +111,7 @@ def run_episodes(
 
     Raises:
         UserError: a context that the environment refuses, or an invalid step unless those are dropped, which
-            ends the episode before that step.
+            ends the episode before that step and marks it as invalid.
     """
     slots = [_Slot(environment) for environment in environments]
     finished: list[Episode | None] = [None] * len(jobs)
@@ -167,8 +170,8 @@ def _advance(
     max_steps: int | None,
 ) -> Episode | None:
     """Take in a record and the action chosen after it; return the episode if it is over."""
-    if record.pop("lost"):  # dropped for an invalid step: what came before it counts
-        return Episode(jobs[slot.job], slot.total, slot.length, _stack(slot.history))
+    if record.pop("lost"):
+        return Episode(jobs[slot.job], slot.total, slot.length, _stack(slot.history), invalid=True)
     slot.total += float(record["reward"])
     slot.length += 0 if record["is_first"] else 1
     action = np.zeros_like(action) if record["is_last"] else action.copy()

@@ -28,12 +28,13 @@ class RegionSummary:
     Attributes:
         region: its name.
         contexts: number of contexts.
-        episodes: number of episodes over all of them.
-        mean, iqm: mean and interquartile mean over all episodes.
+        episodes: number of valid episodes over all of them; all that follows is of these.
+        mean, iqm: mean and interquartile mean over all episodes; NaN where there is none.
         mean_interval, iqm_interval: bootstrap intervals, episodes resampled within their contexts; NaN where
             a context has only one episode.
         worst_return: lowest mean return of a context.
         worst_context: the values of that context, raw units.
+        invalid: number of episodes that were dropped for an invalid step.
     """
 
     region: str
@@ -45,6 +46,7 @@ class RegionSummary:
     iqm_interval: Interval
     worst_return: float
     worst_context: Mapping[str, float]
+    invalid: int = 0
 
 
 def summarize(
@@ -63,7 +65,16 @@ def summarize(
         by_region.setdefault(episode.job.region, {}).setdefault(episode.job.context_id, []).append(episode)
     summaries = []
     for region, contexts in by_region.items():
-        strata = [[episode.episode_return for episode in group] for group in contexts.values()]
+        valid = [[episode for episode in group if not episode.invalid] for group in contexts.values()]
+        groups = [group for group in valid if group]
+        invalid = sum(map(len, contexts.values())) - sum(map(len, groups))
+        if not groups:
+            none = (math.nan, math.nan)
+            summaries.append(
+                RegionSummary(region, len(contexts), 0, math.nan, none, math.nan, none, math.nan, {}, invalid)
+            )
+            continue
+        strata = [[episode.episode_return for episode in group] for group in groups]
         pooled = np.concatenate(strata)
         intervals = [
             bootstrap_interval(strata, statistic, numpy_generator(seed, f"bootstrap/{region}"), confidence=confidence)
@@ -73,14 +84,15 @@ def summarize(
         summaries.append(
             RegionSummary(
                 region=region,
-                contexts=len(strata),
+                contexts=len(contexts),
                 episodes=len(pooled),
                 mean=float(mean(pooled)),
                 mean_interval=intervals[0],
                 iqm=float(interquartile_mean(pooled)),
                 iqm_interval=intervals[1],
                 worst_return=worst_return,
-                worst_context=complete_context(list(contexts.values())[worst][0].job.context, features),
+                worst_context=complete_context(groups[worst][0].job.context, features),
+                invalid=invalid,
             )
         )
     return summaries
@@ -92,17 +104,22 @@ def complete_context(context: Mapping[str, float], features: Sequence[Feature]) 
 
 
 def write_csv(episodes: Sequence[Episode], features: Sequence[Feature]) -> bytes:
-    """One row per episode: region, context_id, every feature, seed, episode_return, episode_length."""
+    """One row per episode: region, context_id, every feature, seed, episode_return, episode_length.
+
+    Where an episode is invalid there is also a column of that name, 0 or 1, and such episodes have no return.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     names = [feature.name for feature in features]
-    writer.writerow(["region", "context_id", *names, "seed", "episode_return", "episode_length"])
+    marked = any(episode.invalid for episode in episodes)
+    mark = ["invalid"] if marked else []
+    writer.writerow(["region", "context_id", *names, "seed", "episode_return", "episode_length", *mark])
     for episode in episodes:
         job = episode.job
         values = complete_context(job.context, features)
-        writer.writerow(
-            [job.region, job.context_id, *values.values(), job.seed, episode.episode_return, episode.length]
-        )
+        score = "" if episode.invalid else episode.episode_return
+        flag = [int(episode.invalid)] if marked else []
+        writer.writerow([job.region, job.context_id, *values.values(), job.seed, score, episode.length, *flag])
     return text.getvalue().encode()
 
 
@@ -118,10 +135,16 @@ def make_table(summaries: Sequence[RegionSummary], features: Sequence[Feature], 
     table.add_column(f"IQM\n{interval}", justify="right", no_wrap=True)
     table.add_column("worst context:\nmean, values", overflow="fold")  # the one that may give way
     for summary in summaries:
+        played = f"{summary.contexts} × {(summary.episodes + summary.invalid) / summary.contexts:g}"
+        if summary.invalid:
+            played += f"\n{summary.invalid} invalid"
+        if not summary.episodes:
+            table.add_row(summary.region, played, "none valid", "none valid", "")
+            continue
         values = "\n".join(name_values(summary.worst_context, features))
         table.add_row(
             summary.region,
-            f"{summary.contexts} × {summary.episodes / summary.contexts:g}",
+            played,
             f"{summary.mean:.1f}\n{_interval(summary.mean_interval)}",
             f"{summary.iqm:.1f}\n{_interval(summary.iqm_interval)}",
             f"{summary.worst_return:.1f}\n{values}",

@@ -1,6 +1,8 @@
 """What happens at the end of an epoch, when nothing is half done: metrics, the kept agent, the checkpoint."""
 
+import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from agents.training.metrics import Row, TensorBoard
 from agents.training.progress import ProgressReport
 from agents.training.session import Session, check_finite
 from agents.training.videos import OpenLoopVideos
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class EpochBoundary(Callback):
@@ -35,6 +39,7 @@ class EpochBoundary(Callback):
         self.videos = videos
         self._epoch_started = self._validation_started = time.monotonic()
         self._updates_before = session.learner.updates
+        self._told_invalid = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -61,26 +66,38 @@ class EpochBoundary(Callback):
         timing = self._timing(row)
         session.rows.append(row)
         session.timing.append(timing)
-        kept = session.best.offer(session.learner.state, session.env_steps, row["validation/return"])
+        kept = self._offer(row)
         session.save()
         session.write_tables()
         self.board.write(row | timing)
         self.progress.epoch(row, timing, kept)
 
+    def _offer(self, row: Row) -> bool:
+        """Let the agent be kept if it is the best so far; without a valid validation episode it cannot be."""
+        session, invalid = self.session, int(row.get("validation/invalid", 0))
+        if invalid and not self._told_invalid:
+            self._told_invalid = True
+            _LOGGER.warning(
+                "%d of %d validation episodes were invalid at %d environment steps: they are in no mean, and an agent "
+                "with fewer of them is kept before one with a higher return",
+                *(invalid, len(session.validator.jobs), session.env_steps),
+            )
+        if "validation/return" not in row:
+            return False
+        return session.best.offer(session.learner.state, session.env_steps, row["validation/return"], invalid)
+
     def _row(self, episodes: list[Episode]) -> Row:
         """Return the epoch's row of metrics.csv: nothing in it depends on the clock."""
         session = self.session
-        returns = np.array([episode.episode_return for episode in episodes])
         row = {
             "epoch": float(len(session.rows) + 1),
             "env_steps": float(session.env_steps),
             "updates": float(session.learner.updates),
-            "validation/return": float(returns.mean()),
-            "validation/return_std": float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
-            "validation/return_min": float(returns.min()),
-            "validation/length": float(np.mean([episode.length for episode in episodes])),
         }
-        return row | summarize(session.collector.pop_finished()) | session.learner.pop_metrics()
+        row |= _judge(episodes)
+        collector = session.collector
+        row |= summarize(collector.pop_finished(), collector.pop_dropped())
+        return row | session.learner.pop_metrics()
 
     def _timing(self, row: Row) -> Row:
         """Return the epoch's row of timing.csv."""
@@ -96,3 +113,18 @@ class EpochBoundary(Callback):
             "updates_per_second": (row["updates"] - self._updates_before) / training,
             "total_seconds": before + seconds,
         }
+
+
+def _judge(episodes: Sequence[Episode]) -> Row:
+    """Return what the valid validation episodes come to and the number of the others, each if there are any."""
+    valid = [episode for episode in episodes if not episode.invalid]
+    row: Row = {}
+    if valid:
+        returns = np.array([episode.episode_return for episode in valid])
+        row["validation/return"] = float(returns.mean())
+        row["validation/return_std"] = float(returns.std(ddof=1)) if len(returns) > 1 else 0.0
+        row["validation/return_min"] = float(returns.min())
+        row["validation/length"] = float(np.mean([episode.length for episode in valid]))
+    if len(valid) < len(episodes):
+        row["validation/invalid"] = float(len(episodes) - len(valid))
+    return row

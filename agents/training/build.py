@@ -88,13 +88,17 @@ def training_distribution(config: RunConfig) -> ContextDistribution:
     return FixedContexts(training_contexts(config))
 
 
-def make_vector(config: RunConfig, num_envs: int, *, serial: bool = False) -> VectorEnvironment:
+def make_vector(
+    config: RunConfig, num_envs: int, *, serial: bool = False, told: set[str] | None = None
+) -> VectorEnvironment:
     """Return ``num_envs`` of the run's environments, their observations divided by the configured scale.
 
     Args:
         config: of the run.
         num_envs: number of environments, E.
-        serial: in this process, whatever the configuration says.
+        serial: in this process, whatever the configuration says, to play judged episodes: however many of them are
+            dropped, the environment is not given up.
+        told: kinds of invalid steps that were logged, see `InvalidSteps`.
 
     Raises:
         UserError: unknown environment or feature, or a scale that does not fit the observations.
@@ -112,11 +116,11 @@ def make_vector(config: RunConfig, num_envs: int, *, serial: bool = False) -> Ve
     )
     vector: VectorEnvironment
     if serial or environment.vector == "serial":
-        vector = SerialVector([make] * num_envs, on_invalid=environment.on_invalid)
+        vector = SerialVector([make] * num_envs, on_invalid=environment.on_invalid, told=told, give_up=not serial)
     else:
         from agents.environments import SubprocessVector
 
-        vector = SubprocessVector([make] * num_envs, on_invalid=environment.on_invalid)
+        vector = SubprocessVector([make] * num_envs, on_invalid=environment.on_invalid, told=told)
     return ScaledVector(vector, environment.observation_scale) if environment.observation_scale else vector
 
 

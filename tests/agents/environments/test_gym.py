@@ -181,7 +181,7 @@ class Odd(gymnasium.Env):
     def step(self, action):
         self.last = self.observation_space.sample()
         assert self.action_space.contains(action)
-        return self.last, np.float64(1.5), np.bool_(action == 5), False, {}
+        return self.last, np.float64(1.5), np.bool_(action == 5), np.bool_(action == 6), {}
 
 
 BOX = spaces.Box(-1, 1, (2, 3), np.float64)
@@ -195,11 +195,11 @@ def odd():
     """Register environments with any spaces, and forget them again."""
     made = []
 
-    def make(observation_space, action_space=ACTIONS, **settings):
+    def make(observation_space, action_space=ACTIONS, pixels=None, **settings):
         made.append(f"Odd{len(made)}-v0")
         kwargs = {"observation_space": observation_space, "action_space": action_space}
         gymnasium.register(made[-1], Odd, kwargs=kwargs, **settings)
-        return make_environment(f"gym/{made[-1]}")
+        return make_environment(f"gym/{made[-1]}", **(pixels or {}))
 
     yield make
     for identifier in made:
@@ -230,12 +230,48 @@ def test_observations_become_vectors_of_float32_and_images_of_uint8(odd):
     assert set(env.reset(seed=0)[0]) == {"view", "gray"}
 
 
+def test_images_of_the_worlds_own_have_the_size_that_they_have(odd):
+    own = spaces.Box(0, 255, (96, 96, 3), np.uint8)
+    both = spaces.Dict({"image": own, "vector": BOX})
+    for pixels in ({}, {"image_size": 96}, {"observations": "pixels"}, {"observations": "pixels", "image_size": 96}):
+        assert odd(own, pixels=pixels).observation_space["image"].shape == (96, 96, 3)
+    assert set(odd(both, pixels={"observations": "state", "image_size": 64}).observation_space) == {"vector"}
+    for observations in (None, "pixels", "both"):
+        expected = r"^environment gym/Odd\d+-v0: image_size is 64, but its own 'image' is 96 x 96; valid: null$"
+        with pytest.raises(UserError, match=expected):
+            odd(both, pixels={"observations": observations, "image_size": 64})
+        with pytest.raises(
+            UserError, match=r"^env.*: camera is 0, but nothing is drawn: its images are .*; valid: null$"
+        ):
+            odd(both, pixels={"observations": observations, "camera": 0})
+    with pytest.raises(UserError, match=r"size is 32, but its own 'image' is 32 x 48; valid: null$"):
+        odd(spaces.Dict({"image": PICTURE}), pixels={"image_size": 32})
+
+
+def test_a_camera_needs_pixels():
+    for observations in (None, "state"):
+        with pytest.raises(
+            UserError, match=r"Acrobot-v1: camera is 1, but nothing is drawn: pixels are not observed; v"
+        ):
+            make_environment("gym/Acrobot-v1", observations=observations, camera=1)
+    space = make_environment("gym/Acrobot-v1", observations="pixels").observation_space
+    assert space["image"].shape == (64, 64, 3)
+    assert make_environment("gym/Acrobot-v1", image_size=32).observation_space.keys() == {"state"}
+
+
 def test_actions_and_ends_reach_the_original(odd):
     vector = SerialVector([lambda: odd(BOX, max_episode_steps=None)])
     vector.step([Reset(0)])
-    for index, terminal in ((0, False), (2, False), (1, True)):  # of 4, 5 and 6
-        records = vector.step([np.eye(3, dtype=np.float32)[index]])
+    one_hot = np.eye(3, dtype=np.float32)
+    for index, terminal in ((0, False), (0, False), (1, True)):  # of 4, 5 and 6
+        records = vector.step([one_hot[index]])
         assert records["reward"] == 1.5 and records["is_terminal"] == terminal == records["is_last"]
+    vector.step([Reset(0)])
+    for index, truncated in ((0, False), (2, True)):  # the world cuts itself
+        records = vector.step([one_hot[index]])
+        assert records["is_last"] == truncated and not records["is_terminal"]
+    with pytest.raises(RuntimeError, match="must be reset first"):
+        vector.step([one_hot[0]])
 
 
 @pytest.mark.parametrize(

@@ -20,18 +20,13 @@ FAULTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def nothing_told_yet(monkeypatch):
-    monkeypatch.setattr(vector, "_told", set())
-
-
 @pytest.fixture(params=[SerialVector, SubprocessVector])
 def make_vector(request):
     """Return a function that makes a vector, which is closed in the end."""
     made = []
 
-    def make(num_envs, on_invalid):
-        made.append(request.param([faulty.Faulty] * num_envs, on_invalid=on_invalid))
+    def make(num_envs, on_invalid, **settings):
+        made.append(request.param([faulty.Faulty] * num_envs, on_invalid=on_invalid, **settings))
         return made[-1]
 
     yield make
@@ -65,7 +60,8 @@ def test_a_step_that_stops_the_run(make_vector):
 
 
 def test_a_dropped_episode_is_lost_and_told_once(make_vector, caplog):
-    environments = make_vector(3, "drop")
+    run = set()
+    environments = make_vector(3, "drop", told=run)
     with caplog.at_level(logging.WARNING):
         environments.step([Reset(0), Reset(0, {"fault": faulty.NAN}), Reset(0, {"fault": faulty.NAN})])
         environments.step([STEP] * 3)
@@ -80,14 +76,15 @@ def test_a_dropped_episode_is_lost_and_told_once(make_vector, caplog):
         assert records["observation/count"].ravel().tolist() == [3, 0, 0]
         environments.step([STEP] * 3)
         assert environments.step([STEP] * 3)["lost"].tolist() == [False, False, True]
-        other = make_vector(1, "drop")  # such as one that validates
+        same, another = make_vector(1, "drop", told=run), make_vector(1, "drop")  # such as one that validates
         for command in (Reset(0, {"fault": faulty.NAN}), STEP, STEP):
-            records = other.step([command])
-        assert records["lost"].all()
+            lost = [other.step([command])["lost"].item() for other in (same, another)]
+        assert lost == [True, True]
     messages = [record.getMessage() for record in caplog.records]
     assert [message.split(" at step 2 in context ")[0] for message in messages] == [
         "environment faulty: observation 'count' is NaN or infinite",
         "environment faulty: reward is NaN or infinite",
+        "environment faulty: observation 'count' is NaN or infinite",  # in another run
     ]
     assert all("its episode is dropped" in message for message in messages)
 
@@ -95,15 +92,42 @@ def test_a_dropped_episode_is_lost_and_told_once(make_vector, caplog):
 def test_what_never_gets_anywhere_is_given_up(make_vector, monkeypatch):
     monkeypatch.setattr(vector, "_MOST_DROPPED", 3)
     environments = make_vector(1, "drop")
-    hopeless = Reset(0, {"fault": faulty.NAN_AT_RESET})
-    for command in (hopeless, hopeless, Reset(0), STEP):  # the valid step begins the count anew
-        environments.step([command])
-    for command in (Reset(0, {"fault": faulty.NAN}), STEP, STEP, hopeless):
+    hopeless, broken = Reset(0, {"fault": faulty.NAN_AT_RESET}), [Reset(0, {"fault": faulty.NAN}), STEP, STEP]
+    for command in (hopeless, *broken, Reset(0), *[STEP] * 10):  # the valid end begins the count anew
         records = environments.step([command])
-    assert records["lost"].all()
-    environments.step([Reset(0)])  # which is no step
-    with pytest.raises(UserError, match=": 3 episodes in a row ended before their first valid step$"):
+    assert records["is_last"].all() and not records["lost"].any()
+    for command in (*broken, *broken, Reset(0), STEP, STEP, STEP):  # a valid step does not
+        records = environments.step([command])
+    assert not records["lost"].any()
+    with pytest.raises(UserError, match=": 3 episodes in a row were dropped, and none ended validly$"):
         environments.step([hopeless])
+
+
+def test_a_world_that_breaks_at_its_third_step_does_not_lose_everything_in_silence(make_vector):
+    environments, steps = make_vector(1, "drop"), 0
+    with pytest.raises(UserError, match=": 32 episodes in a row were dropped, and none ended validly$"):
+        for steps in range(1000):
+            environments.step([STEP if steps % 3 else Reset(0, {"fault": faulty.NAN})])
+    assert steps == 32 * 3 - 1
+
+
+def test_judged_episodes_are_not_given_up(monkeypatch):
+    monkeypatch.setattr(vector, "_MOST_DROPPED", 3)
+    environments = SerialVector([faulty.Faulty], on_invalid="drop", give_up=False)
+    assert all(environments.step([Reset(0, {"fault": faulty.NAN_AT_RESET})])["lost"] for _ in range(10))
+
+
+def test_a_reward_that_overflows_in_the_records_is_infinite(monkeypatch):
+    environments = SerialVector([faulty.Faulty])
+    step = faulty.Faulty._step_world
+    for reward, told in ((3e38, None), (1e39, "too large for float32"), (-1e39, "too large for float32")):
+        monkeypatch.setattr(faulty.Faulty, "_step_world", lambda *args, r=reward: (step(*args)[0], r, False, False))
+        environments.step([Reset(0)])
+        if told is None:
+            assert environments.step([STEP])["reward"] == np.float32(reward)
+        else:
+            with pytest.raises(UserError, match=f"^environment faulty: reward is {told} at step 1 in"):
+                environments.step([STEP])
 
 
 def test_an_invalid_step_survives_the_way_from_a_process():

@@ -277,7 +277,7 @@ def test_a_drawn_image_is_checked_too():
 
 def test_a_world_that_shows_itself_has_pixels_of_its_own():
     env = Painted(np.full((16, 16, 1), 7, np.uint8))
-    env.observe("pixels", 64)
+    env.observe("pixels")
     assert (env.reset(seed=0)[0]["image"] == 7).all()
     for observations in ("state", "both"):
         with pytest.raises(
