@@ -9,7 +9,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -21,18 +20,19 @@ def episode_progress(verb: str, episodes: int, console: Console) -> Iterator[Cal
     Args:
         verb: what is being done.
         episodes: how many there will be.
-        console: where to show it; where that is no terminal, only the finished bar is printed.
+        console: where to show it; where that is no terminal, a line at the start and the finished bar.
     """
     progress = Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TextColumn("episodes"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("left"),
         console=console,
     )
+    if not console.is_terminal:
+        console.print(f"{verb} {episodes} episode{'s' if episodes > 1 else ''}", highlight=False, soft_wrap=True)
     with progress:
         task = progress.add_task(verb, total=episodes)
         yield lambda: progress.advance(task)
