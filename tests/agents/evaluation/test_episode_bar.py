@@ -24,6 +24,6 @@ def test_only_the_bar_on_a_terminal():
     console = Console(file=text, width=80, force_terminal=True, color_system=None)
     with episode_progress("evaluating", 200, console) as on_episode:
         on_episode()
-    last = text.getvalue().splitlines()[-1]
-    assert "1/200 episodes -:--:-- left" in last
-    assert "evaluating 200" not in text.getvalue()
+    shown = text.getvalue()
+    assert "1/200 episodes -:--:-- left" in shown and shown.count("\n") == 1
+    assert "evaluating 200" not in shown
