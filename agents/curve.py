@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ MAY_DIFFER = (
 )
 
 
-def curve(runs: list[Path], published: Path | None = None, picture: Path = Path("curve.png")) -> list[SeedsCurve]:
+def curve(runs: list[Path], published: Path | None = None, picture: Path | None = None) -> list[SeedsCurve]:
     """Draw the mean return of several seeds over environment steps, with its 95% bootstrap interval.
 
     The returns are those of training episodes, as in published curves: the actions are sampled. The numbers go into
@@ -37,7 +38,7 @@ def curve(runs: list[Path], published: Path | None = None, picture: Path = Path(
         runs: folders of runs that differ in their seed.
         published: CSV file of published returns to draw beside them, such as
             notebooks/results/published_dreamerv3.csv.
-        picture: the PNG file.
+        picture: the PNG file; None: learning_curve.png beside the first run's folder, such as runs/learning_curve.png.
 
     Returns:
         The curve of the runs, and the published one if asked for.
@@ -49,6 +50,8 @@ def curve(runs: list[Path], published: Path | None = None, picture: Path = Path(
     if not runs:
         raise UserError("no run to draw: name the folders of one or more runs, such as runs/a runs/b")
     folders = [RunFolder.open(path) for path in runs]
+    if picture is None:
+        picture = Path(os.path.normpath(runs[0] / ".." / "learning_curve.png"))
     configs = [folder.config() for folder in folders]
     _check_seeds(folders, configs)
     config = configs[0]
@@ -61,8 +64,11 @@ def curve(runs: list[Path], published: Path | None = None, picture: Path = Path(
     console = Console()
     for one in curves:
         interval = f" (95% interval {one.low[-1]:.1f} to {one.high[-1]:.1f})" if one.seeds > 1 else ""
-        told = f"{one.label}: mean return {one.mean[-1]:.1f}{interval} at {one.env_steps[-1]:.0f} environment steps"
-        console.print(f"{told}, {one.seeds} seed{'s' if one.seeds > 1 else ''}", soft_wrap=True, highlight=False)
+        told = f"{one.label}: mean return of training episodes {one.mean[-1]:.1f}{interval}"
+        steps = f"at {one.env_steps[-1]:.0f} environment steps"
+        console.print(
+            f"{told} {steps}, {one.seeds} seed{'s' if one.seeds > 1 else ''}", soft_wrap=True, highlight=False
+        )
     console.print(f"The picture is {picture}, the numbers are in {picture.with_suffix('.csv')}", soft_wrap=True)
     return curves
 

@@ -82,6 +82,19 @@ def test_steps_are_those_of_the_original_environment_and_returns_those_of_traini
         assert [float(row[name]) for row in rows] == getattr(found, name).tolist()
 
 
+def test_the_files_lie_beside_the_first_run(runs, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    curve([Path("../run1"), runs[0]])
+    assert not any(elsewhere.iterdir())
+    assert (tmp_path / "learning_curve.png").is_file() and (tmp_path / "learning_curve.csv").is_file()
+    monkeypatch.chdir(runs[0])
+    (tmp_path / "learning_curve.png").unlink()
+    curve([Path()])  # a run's own folder
+    assert (tmp_path / "learning_curve.png").is_file()
+
+
 def test_the_picture_shows_the_numbers(runs):
     ours = combine_seeds("ours", [([1000, 2000], [1, 5]), ([1000, 2000], [3, 9])])
     theirs = combine_seeds("theirs", [([500, 2500], [2, 4])])
@@ -100,7 +113,8 @@ def test_published_curve_stands_beside(runs, tmp_path, capsys):
     picture = tmp_path / "walker.png"
     assert tuning.cli.main(["curve", *given, "--published", str(PUBLISHED), "--picture", str(picture)]) == 0
     printed = capsys.readouterr().out
-    assert "Dreamtune: mean return 40.0" in printed and "DreamerV3 (published): mean return 881.0" in printed
+    for label, final in (("Dreamtune", "40.0"), ("DreamerV3 (published)", "881.0")):
+        assert f"{label}: mean return of training episodes {final}" in printed
     with picture.with_suffix(".csv").open() as file:
         assert {row["curve"]: row["seeds"] for row in csv.DictReader(file)} == {
             "Dreamtune": "3",
