@@ -1,6 +1,5 @@
 """What a person sees of a run: a progress bar on a terminal, a line per epoch elsewhere."""
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -89,10 +88,11 @@ class ProgressReport:
             return
         rate = timing["env_steps_per_second"]
         # Steps before the first update are so much faster that they tell nothing of the rest.
-        left = (self.total - steps) / rate if rate > 0 and row["updates"] > 0 else math.inf
+        training = row["updates"] > 0
+        left = f"{_duration((self.total - steps) / rate)} left" if training else "collecting the first records"
         self.console.print(
             f"{steps}/{self.total} steps, {int(row['updates'])} updates, {rate:.0f} steps/s, "
-            f"{_duration(left)} left; {_returns(row)}{' (kept)' if kept else ''}",
+            f"{left}; {_returns(row)}{' (kept)' if kept else ''}",
             highlight=False,
             soft_wrap=True,
         )
@@ -107,8 +107,6 @@ def _returns(row: Row) -> str:
 
 
 def _duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "unknown time"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
