@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 MAX_EXAMPLES = 3
 MAX_DIMENSIONS = 8
 
+_REWARD_SPAN = 0.1  # the least that a reward's panel spans, so that a constant one does not zoom into the dream's noise
+_HEADROOM = 1.08  # height of an error's panel, in its highest error
+_NUMBERS = "{x:g}"  # of values on an axis: with their exponent, which else stands over the panel, in the title's place
+
 WIDTH, _ROW = 14.0, 1.32  # inches: of the picture, and height of a row of panels
 
 # Okabe and Ito's colors: distinct for every common color vision.
@@ -197,6 +201,7 @@ def _draw_examples(
             _draw_lines(axes, dreams, episode, channel, names)
             axes.set_xlim(-0.5, steps - 0.5)
             axes.set_ylim(*limits)
+            axes.yaxis.set_major_formatter(_NUMBERS)
             axes.tick_params(labelbottom=row == len(rows) - 1, labelleft=column == 0)
             if row == len(rows) - 1:
                 axes.set_xlabel("step")
@@ -230,12 +235,13 @@ def _limits(dreams: Dreams, channel: int, examples: Sequence[int]) -> tuple[floa
     truth = dreams.truth[examples, 1:, channel]
     lines = np.stack([values[examples, 1:, channel] for values in dreams.dreamt.values()])
     low, high = float(np.nanmin(truth)), float(np.nanmax(truth))
-    if dreams.channels[channel].key == "reward":  # a constant reward must not zoom into the dream's noise
-        low, high = min(low, 0.0), max(high, 0.0)
-    span = max(high - low, 0.2 * max(abs(low), abs(high)), 1e-6)
+    least = 1e-6
+    if dreams.channels[channel].key == "reward":
+        low, high, least = min(low, 0.0), max(high, 0.0), _REWARD_SPAN
+    span = max(high - low, 0.2 * max(abs(low), abs(high)), least)
     low = min(low, max(float(np.nanmin(lines)), low - 3 * span))
     high = max(high, min(float(np.nanmax(lines)), high + 3 * span))
-    margin = 0.08 * max(high - low, span)
+    margin = max(0.08 * max(high - low, span), 0.5 * (least - (high - low)))
     return low - margin, high + margin
 
 
@@ -247,7 +253,7 @@ def _draw_errors(figure: "Figure", panels: Any, dreams: Dreams, rows: Sequence[i
         for summary in errors:
             if summary.channel == dreams.channels[channel] and summary.context in names:
                 draw_band(axes, summary)
-        axes.set_ylim(bottom=0)
+        _show_from_zero(axes)
         axes.tick_params(labelbottom=row == len(rows) - 1)
         if row == 0:
             axes.set_title("absolute error over all episodes", loc="left", pad=6)
@@ -260,13 +266,20 @@ def _draw_overall(axes: "Axes", errors: Sequence[HorizonErrors], names: Sequence
     for summary in errors:
         if summary.context in names:
             draw_band(axes, summary)
-    axes.set_ylim(bottom=0)
+    _show_from_zero(axes)
     axes.set_title(
         "error by horizon: root mean square over observation dimensions, in standard deviations of the truth",
         loc="left",
     )
     axes.set_xlabel("horizon (imagined steps)")
     axes.set_ylabel("error [std]")
+
+
+def _show_from_zero(axes: "Axes") -> None:
+    """Let errors be seen from 0 to a little over the highest."""
+    highest = axes.dataLim.y1
+    axes.set_ylim(0, _HEADROOM * highest if highest > 0 else 1.0)
+    axes.yaxis.set_major_formatter(_NUMBERS)
 
 
 def draw_band(axes: "Axes", errors: HorizonErrors) -> None:

@@ -37,7 +37,17 @@ def captions_of(episodes, words="gravity 13.3 m/s², length 0.512 m", note=""):
     return Captions("Dreams of cartpole by run cartpole", [words] * episodes, [words] * episodes, note)
 
 
+def without_reward():
+    """A world that pays nothing, and dreams of hardly anything."""
+    dreams = make_dreams("cartpole", 4, [50] * 4, 45)
+    dreams.truth[..., 4] = 0.0
+    for values in dreams.dreamt.values():
+        values[..., 4] *= 1e-8 / np.abs(values[..., 4]).max()
+    return dreams
+
+
 CASES = {
+    "no reward": (without_reward(), captions_of(4)),
     "usual": (make_dreams("cartpole", 4, [50] * 16, 45), captions_of(16)),
     "short": (make_dreams("cartpole", 4, [7, 9, 12], 7), captions_of(3)),
     "one episode": (make_dreams("cartpole", 4, [50], 45), captions_of(1)),
@@ -85,6 +95,23 @@ def test_examples_show_truth_and_both_dreams_at_their_steps():
         assert lines[SWAPPED].get_xdata()[0] == OBSERVED - 1
         np.testing.assert_array_equal(lines[SWAPPED].get_ydata(), dreams.dreamt["swapped"][episode, OBSERVED - 1 :, 2])
         assert axes.lines[0].get_xdata()[0] == OBSERVED - 0.5, "the line where dreaming starts"
+
+
+def test_a_panel_of_errors_begins_at_zero_and_has_room_above():
+    figure = layout("usual")
+    for axes in figure.axes[-7:]:
+        drawn = [line.get_ydata().max() for line in axes.lines]
+        drawn += [path.vertices[:, 1].max() for band in axes.collections for path in band.get_paths()]
+        assert axes.get_ylim() == pytest.approx((0, 1.08 * max(drawn)))
+
+
+def test_a_reward_of_nothing_does_not_zoom_into_noise():
+    figure = layout("no reward")
+    rewards, errors = figure.axes[4 * 3], figure.axes[6 * 3 + 4]
+    low, high = rewards.get_ylim()
+    assert low == pytest.approx(-0.05, abs=1e-6) and high == pytest.approx(0.05, abs=1e-6)
+    assert all(axes.yaxis.get_offset_text().get_text() == "" for axes in figure.axes)
+    assert any(text.get_text().endswith("e\N{MINUS SIGN}09") for text in errors.get_yticklabels())
 
 
 def test_equal_dreams_are_drawn_once_and_the_note_says_why():
