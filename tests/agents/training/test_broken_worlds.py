@@ -10,7 +10,7 @@ from rich.console import Console
 from training_run import tiny_config
 
 from agents.dream import dream
-from agents.environments import ENVIRONMENTS, ContextualEnv, Feature
+from agents.environments import ENVIRONMENTS, ContextualEnv, Feature, vector
 from agents.errors import UserError
 from agents.evaluate import evaluate
 from agents.evaluation.episodes import Job
