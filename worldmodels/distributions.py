@@ -111,7 +111,7 @@ def sample_one_hot(
     scores = probabilities.detach()
     if noise is not None:
         scores = scores.log() + noise
-    # max also gives the first of equals, and is ten times faster on a CPU than argmax over this dimension.
+    # max also gives the first of equals, and is many times faster on a CPU than argmax over this dimension.
     return one_hot(scores.max(-2).indices, probabilities.shape[-2], probabilities)
 
 
@@ -130,7 +130,7 @@ def categorical_kl(p: Float[Tensor, "*N C S"], q: Float[Tensor, "*N C S"]) -> Fl
 def gumbel(shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:
     """Standard Gumbel noise, -log(-log(U)) of uniform U.
 
-    A sixth of the time of exponential draws on a CPU. U is a multiple of 2^-24 (float32), so that the noise is at
+    A fraction of the time of exponential draws on a CPU. U is a multiple of 2^-24 (float32), so that the noise is at
     most 16.6 and, by the bound, at least -2.9.
     """
     draws = torch.empty(shape, device=device).uniform_(generator=generator)

@@ -52,7 +52,7 @@ def cell(
     """One step of the sequence model from a latent and an embedded action; also what `Saved` holds of it.
 
     r = sigmoid(reset); c = tanh(r * candidate); u = sigmoid(update - 1); deter <- u c + (1 - u) deter. The
-    hyperbolic tangent is computed as 2 sigmoid(2x) - 1, on a CPU six times faster; its factor 2 and the 1 that the
+    hyperbolic tangent is computed as 2 sigmoid(2x) - 1, on a CPU several times faster; its factor 2 and the 1 that the
     update loses are in the weights. What is large is changed in place: fresh memory costs more than the arithmetic.
     """
     blocks = weights.own.shape[0]

@@ -123,16 +123,7 @@ def _make_environment(config: RunConfig) -> "ContextualEnv":
     """Return the environment as the run will have it."""
     from agents.environments import make_environment
 
-    settings = config.environment
-    return make_environment(
-        settings.name,
-        features=settings.features,
-        time_limit=settings.time_limit,
-        action_repeat=settings.action_repeat,
-        observations=settings.observations,
-        image_size=settings.image_size,
-        camera=settings.camera,
-    )
+    return make_environment(config.environment.name, **config.environment.settings())
 
 
 def check_drawing(config: RunConfig) -> None:

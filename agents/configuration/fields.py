@@ -73,6 +73,11 @@ class EnvironmentConfig(Settings):
         description="By observation key, the positive numbers, in its units, that divide its elements; null: none.",
     )
 
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments with which `make_environment` makes this environment."""
+        names = ("features", "time_limit", "action_repeat", "observations", "image_size", "camera")
+        return {name: getattr(self, name) for name in names}
+
     @field_validator("features")
     @classmethod
     def _features_differ(cls, features: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -27,7 +27,7 @@ def compact(
     deter: Float[Tensor, "*N D"], stoch: Float[Tensor, "*N C S"]
 ) -> dict[str, Int16[Tensor, "*N D"] | UInt8[Tensor, "*N S"]]:
     """Return a latent under the record's keys; ``deter`` is rounded to bfloat16, ``stoch`` is one-hot over C <= 256."""
-    return {DETER: deter.to(torch.bfloat16).view(torch.int16), STOCH: stoch.argmax(-2).to(torch.uint8)}
+    return {DETER: deter.to(torch.bfloat16).view(torch.int16), STOCH: stoch.max(-2).indices.to(torch.uint8)}
 
 
 def expand(latents: Mapping[str, Tensor], classes: int) -> dict[str, Float[Tensor, "*N D"] | Float[Tensor, "*N C S"]]:

@@ -104,16 +104,7 @@ def make_vector(
         UserError: unknown environment or feature, or a scale that does not fit the observations.
     """
     environment = config.environment
-    make = partial(
-        make_environment,
-        environment.name,
-        features=environment.features,
-        time_limit=environment.time_limit,
-        action_repeat=environment.action_repeat,
-        observations=environment.observations,
-        image_size=environment.image_size,
-        camera=environment.camera,
-    )
+    make = partial(make_environment, environment.name, **environment.settings())
     vector: VectorEnvironment
     if serial or environment.vector == "serial":
         vector = SerialVector([make] * num_envs, on_invalid=environment.on_invalid, told=told, give_up=not serial)

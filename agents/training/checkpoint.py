@@ -124,7 +124,7 @@ class Checkpoints:
             self._prune(step)
 
     def _prune(self, latest: int) -> None:
-        """Keep the checkpoints up to ``latest``, which was saved just now, and torn ones that it has yet to reach."""
+        """Keep the checkpoints up to ``latest``, which is intact, and torn ones that it has yet to reach."""
         for step in [step for step in self.steps() if step <= latest][: -self.keep]:
             doomed = self.folder / f".removing-{step:012d}"  # so that a kill leaves no half of a checkpoint
             self.path(step).rename(doomed)
