@@ -216,6 +216,16 @@ class DreamerV3:
 
     # Dreaming --------------------------------------------------------------------------------------------------
 
+    @property
+    def infers(self) -> bool:
+        """Whether the agent infers the context from transitions, instead of being told it."""
+        return False
+
+    @torch.no_grad()
+    def condition(self, state: TensorDict, batch: Mapping[str, Tensor]) -> Float[Tensor, "B T K"]:
+        """Return, for every step of recorded sequences, the context in the form that `imagine` and `decode` take."""
+        return self.cast({"context": batch["context"]})["context"]
+
     @torch.no_grad()
     def observe(
         self, state: TensorDict, batch: Mapping[str, Tensor], noise: Float[Tensor, "B T C S"] | None = None
