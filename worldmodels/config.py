@@ -5,7 +5,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SizeName = Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m"]
-ContextPreset = Literal["hidden", "concat", "crssm"]
+ContextPreset = Literal["hidden", "concat", "crssm", "inferred"]
 Width = Annotated[int, Field(ge=1)]
 
 
@@ -49,17 +49,55 @@ class ContextFlags(BaseModel):
     continuation: bool = Field(default=False, description="The continue head sees the context.")
     actor: bool = Field(default=False, description="The actor sees the context.")
     critic: bool = Field(default=False, description="The critic and the slow critic see the context.")
+    inferred: bool = Field(
+        default=False,
+        description="What these modules see is not the context, but a code of it that is inferred from transitions.",
+    )
+
+    @model_validator(mode="after")
+    def _inferred_for_someone(self) -> "ContextFlags":
+        if self.inferred and (self.observation or not self.any):
+            raise ValueError(
+                "inferred needs a module that sees the inferred context (sequence, decoder, reward, continuation, "
+                "actor, critic), and does not go with observation, which is the true one"
+            )
+        return self
 
     @classmethod
     def preset(cls, name: str) -> "ContextFlags":
-        """Return the flags of ``hidden``, ``concat`` or ``crssm``; KeyError for another name."""
+        """Return the flags of ``hidden``, ``concat``, ``crssm`` or ``inferred``; KeyError for another name."""
         everywhere = dict.fromkeys(("sequence", "decoder", "reward", "continuation", "actor", "critic"), True)
-        return {"hidden": cls(), "concat": cls(observation=True), "crssm": cls(**everywhere)}[name]
+        return {
+            "hidden": cls(),
+            "concat": cls(observation=True),
+            "crssm": cls(**everywhere),
+            "inferred": cls(**everywhere, inferred=True),
+        }[name]
 
     @property
     def any(self) -> bool:
-        """Whether any module sees the context."""
-        return any(self.model_dump().values())
+        """Whether any module sees the context, or what is inferred of it."""
+        return any(value for name, value in self if name != "inferred")
+
+
+class ContextEncoderConfig(BaseModel):
+    """How the context is inferred from transitions, by agents whose context is ``inferred``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: Width = Field(default=8, description="Width of the inferred code. arXiv 2508.20294: 8.")
+    layers: Width = Field(default=2, description="Layers of the evidence network and of the forward dynamics.")
+    memory: float = Field(
+        default=64.0,
+        gt=1.0,
+        description="Steps in which evidence fades to 1/e, > 1; shorter where contexts change fast.",
+    )
+    history: int = Field(
+        default=48,
+        ge=0,
+        description="Records before each replayed sequence from which its context is inferred too, >= 0, so that the "
+        "agent learns with codes as sharp as those it acts with.",
+    )
 
 
 class WorldModelConfig(BaseModel):
@@ -102,7 +140,11 @@ class WorldModelConfig(BaseModel):
     context: ContextPreset | ContextFlags = Field(
         default="crssm",
         description="Where the context enters: hidden (nowhere), concat (as an observation), crssm (everywhere but "
-        "the encoder, prior and posterior), or a flag for each module.",
+        "the encoder, prior and posterior), inferred (there too, but as inferred from transitions), or a flag for each "
+        "module.",
+    )
+    context_encoder: ContextEncoderConfig = Field(
+        default_factory=ContextEncoderConfig, description="How the context is inferred, where it is."
     )
 
     @model_validator(mode="after")
@@ -123,3 +165,8 @@ class WorldModelConfig(BaseModel):
     def flags(self) -> ContextFlags:
         """Which modules see the context."""
         return self.context if isinstance(self.context, ContextFlags) else ContextFlags.preset(self.context)
+
+    @property
+    def history(self) -> int:
+        """Records before a replayed sequence from which its context is inferred; 0 where it is not."""
+        return self.context_encoder.history if self.flags.inferred else 0

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from worldmodels.config import WorldModelConfig
 from worldmodels.context import ContextSpec
+from worldmodels.context_encoder import ContextEncoder
 from worldmodels.distributions import (
     categorical_kl,
     symexp,
@@ -81,10 +82,12 @@ class WorldModel(nn.Module):
         if images:
             self.image_encoder = ImageEncoder(config, images)
             tokens += self.image_encoder.size
-        self.rssm = RSSM(config, tokens, action, context.size if self.flags.sequence else 0)
+        self.context_names = context.names
+        self.context_size = config.context_encoder.size if self.flags.inferred else context.size
+        self.rssm = RSSM(config, tokens, action, self.context_size if self.flags.sequence else 0)
 
         def inputs(flag: bool, width: int = self.feature_size) -> int:
-            return width + (context.size if flag else 0)
+            return width + (self.context_size if flag else 0)
 
         if widths:
             self.decoder = MLP(inputs(self.flags.decoder), size.units, config.decoder_layers)
@@ -93,10 +96,27 @@ class WorldModel(nn.Module):
             self.image_decoder = ImageDecoder(config, images, inputs(self.flags.decoder, latent))
         self.reward = Head(inputs(self.flags.reward), size.units, config.reward_layers, config.bins, scale=0.0)
         self.continuation = Head(inputs(self.flags.continuation), size.units, config.continue_layers, 1)
+        if self.flags.inferred:
+            seen = self.image_encoder.size if images else 0
+            self.measured_size = sum(widths.values()) + seen
+            self.context_encoder = ContextEncoder(
+                config.context_encoder, size.units, self.measured_size, seen, action, context.size
+            )
 
     def normalize_context(self, context: Float[Tensor, "*N F"]) -> Float[Tensor, "*N F"]:
         """Map raw units linearly so that the training range becomes [-1, 1]."""
         return (context - self.context_center) / self.context_half_width
+
+    def given_context(self, context: Float[Tensor, "*N K"]) -> Float[Tensor, "*N K"]:
+        """The context as the modules see it, from how it is given: raw units [..., F], or an inferred code [..., Z]."""
+        return context if self.flags.inferred else self.normalize_context(context)
+
+    def measure(self, observations: Mapping[str, Tensor], tokens: Float[Tensor, "*N U"]) -> Float[Tensor, "*N Y"]:
+        """What the context is inferred from: the symlog vectors, and the images' tokens without gradient."""
+        parts = [symlog(observations[key]) for key in self.vectors]
+        if self.images:
+            parts.append(full_precision(tokens[..., -self.image_encoder.size :].detach()))
+        return torch.cat(parts, -1)
 
     @property
     def keys(self) -> list[str]:

@@ -325,9 +325,10 @@ class RunConfig(Settings):
             raise ValueError(
                 f"environment.num_envs ({num_envs}) must divide training.epoch_steps ({training.epoch_steps})"
             )
-        shortest = num_envs * (training.steps_before + training.batch_length)
+        before = max(training.steps_before, self.agent.world_model.history)
+        shortest = num_envs * (before + training.batch_length)
         if training.start_steps < shortest:
-            more = f" and {training.steps_before} before" if training.steps_before else ""
+            more = f" and {before} before" if before else ""
             raise ValueError(
                 f"training.start_steps ({training.start_steps}) must be at least environment.num_envs x "
                 f"training.batch_length{more} ({shortest}), so that there is a sequence to replay"

@@ -15,6 +15,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from agents.dreamerv3 import losses
 from agents.dreamerv3.actor import ActionSpec
 from agents.dreamerv3.config import DreamerV3Config, Hyperparameters
+from agents.dreamerv3.inference import infer
 from agents.dreamerv3.latents import compact
 from agents.dreamerv3.networks import Networks
 from agents.dreamerv3.state import hyperparameter_tensors
@@ -25,6 +26,7 @@ from worldmodels.distributions import gumbel, masked, sample_one_hot, unimix
 from worldmodels.layers import initialize
 
 SLOW = "slow_critic."
+BELIEF = "belief/"  # of carries: what an agent that infers the context knows of it
 Auxiliaries = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]  # metrics; normalizer; posterior
 Gradients = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]  # by parameter; those
 
@@ -76,11 +78,15 @@ class DreamerV3:
             "parameters": parameters,
             "slow": slow,
             "optimizer": zeros,
-            "normalizer": {"low": scalar.clone(), "high": scalar.clone()},
+            "normalizer": {"low": scalar.clone(), "high": scalar.clone(), **self._initial_change(scalar)},
             "counters": {"updates": torch.zeros((), dtype=torch.int64, device=self.device)},
             "hyperparameters": hyperparameter_tensors(self.config.hyperparameters, scalar),
         }
         return TensorDict(state, batch_size=[])
+
+    def _initial_change(self, like: Tensor) -> dict[str, Tensor]:
+        """Mean square of the observation's changes [Y], for an agent that infers the context; 0: none seen yet."""
+        return {"change": like.new_zeros(self.networks.world_model.measured_size)} if self.infers else {}
 
     def apply_hyperparameters(self, state: TensorDict, hyperparameters: Hyperparameters) -> None:
         """Overwrite the tree's hyperparameters in place, in every member; the next update reads them."""
@@ -181,10 +187,15 @@ class DreamerV3:
     # Acting ----------------------------------------------------------------------------------------------------
 
     def initial_carry(self, environments: int) -> dict[str, Tensor]:
-        """Return the zero carry: ``deter`` [E, D], ``stoch`` [E, C, S], ``action`` [E, A]."""
+        """Return the zero carry: ``deter`` [E, D], ``stoch`` [E, C, S], ``action`` [E, A].
+
+        For an agent that infers the context also ``belief/...``, see ``ContextEncoder.initial``.
+        """
         like = torch.zeros((), device=self.device, dtype=self.dtype)
-        latent = self.networks.world_model.rssm.initial(environments, like)
-        return latent | {"action": like.new_zeros(environments, self.action.size)}
+        model = self.networks.world_model
+        carry = model.rssm.initial(environments, like) | {"action": like.new_zeros(environments, self.action.size)}
+        belief = model.context_encoder.initial(environments, like) if self.infers else {}
+        return carry | {f"{BELIEF}{name}": value for name, value in belief.items()}
 
     def act_noise(self, environments: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Noise of one policy step: ``posterior`` [E, C, S] and ``action`` [E, A]."""
@@ -212,26 +223,39 @@ class DreamerV3:
         Returns:
             Actions [E, A] (one-hot, or continuous and possibly beyond [-1, 1]) and the next carry.
         """
-        return self._call(state, _act, dict(carry), self.cast(records), dict(noise or {}))
+        arguments = (dict(carry), self.cast(records), dict(noise or {}), _leaves(state, "normalizer"))
+        return self._call(state, _act, *arguments)
 
     # Dreaming --------------------------------------------------------------------------------------------------
 
     @property
     def infers(self) -> bool:
         """Whether the agent infers the context from transitions, instead of being told it."""
-        return False
+        return self.networks.flags.inferred
+
+    @property
+    def history(self) -> int:
+        """Records before a replayed sequence that `update` infers its context from, as ``history/<entry>``."""
+        return self.config.world_model.history
 
     @torch.no_grad()
     def condition(self, state: TensorDict, batch: Mapping[str, Tensor]) -> Float[Tensor, "B T K"]:
-        """Return, for every step of recorded sequences, the context in the form that `imagine` and `decode` take."""
-        return self.cast({"context": batch["context"]})["context"]
+        """Return, for every step of recorded sequences, the context in the form that `imagine` and `decode` take.
+
+        That is the recorded one, raw units [B, T, F]; for an agent that infers it, the code [B, T, Z] that follows from
+        the transitions up to each step.
+        """
+        if not self.infers:
+            return self.cast({"context": batch["context"]})["context"]
+        return self._call(state, _infer, self.cast(batch), _leaves(state, "normalizer"))
 
     @torch.no_grad()
     def observe(
         self, state: TensorDict, batch: Mapping[str, Tensor], noise: Float[Tensor, "B T C S"] | None = None
     ) -> dict[str, Tensor]:
         """Return the posterior ``deter`` [B, T, D] and ``stoch`` [B, T, C, S] of recorded sequences."""
-        posterior = self._call(state, losses.observe, self.cast(batch), noise)["posterior"]
+        arguments = (self.cast(batch), noise, _leaves(state, "normalizer"))
+        posterior = self._call(state, losses.observe, *arguments)["posterior"]
         return {name: posterior[name] for name in ("deter", "stoch")}
 
     @torch.no_grad()
@@ -240,10 +264,10 @@ class DreamerV3:
         state: TensorDict,
         start: Mapping[str, Tensor],
         actions: Float[Tensor, "B H A"],
-        context: Float[Tensor, "B F"],
+        context: Float[Tensor, "B K"],
         noise: Float[Tensor, "B H C S"] | None = None,
     ) -> dict[str, Tensor]:
-        """Dream open-loop with given actions from latents [B, ...] under a raw context.
+        """Dream open-loop with given actions from latents [B, ...] under a context, in the form of `condition`.
 
         Returns:
             ``deter`` [B, H, D] and ``stoch`` [B, H, C, S]; entry h is the state that ``actions[:, h]`` leads to.
@@ -253,16 +277,17 @@ class DreamerV3:
 
     @torch.no_grad()
     def decode(
-        self, state: TensorDict, latent: Mapping[str, Tensor], context: Float[Tensor, "*N F"]
+        self, state: TensorDict, latent: Mapping[str, Tensor], context: Float[Tensor, "*N K"]
     ) -> dict[str, Tensor]:
-        """Return ``observation/<key>``, ``reward`` and ``continue`` of latents [..., ...] under a raw context [..., F].
+        """Return ``observation/<key>``, ``reward`` and ``continue`` of latents [..., ...] under a context [..., K].
 
+        The context has the form of `condition`.
         ``continue`` is the probability that the world goes on, the training discount divided out and cut at 1.
         """
 
         def predict(networks: Networks) -> dict[str, Tensor]:
             model = networks.world_model
-            return model.predict(latent, model.normalize_context(self.cast({"context": context})["context"]))
+            return model.predict(latent, model.given_context(self.cast({"context": context})["context"]))
 
         predicted = self._call(state, predict)
         discount = 1 - 1 / state["hyperparameters", "discount_horizon"]
@@ -296,27 +321,43 @@ def _leaves(state: TensorDict, branch: str) -> dict[str, Tensor]:
 
 
 def _act(
-    networks: Networks, carry: dict[str, Tensor], records: dict[str, Tensor], noise: dict[str, Tensor]
+    networks: Networks,
+    carry: dict[str, Tensor],
+    records: dict[str, Tensor],
+    noise: dict[str, Tensor],
+    normalizer: dict[str, Tensor],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     model, rssm = networks.world_model, networks.world_model.rssm
     context = model.normalize_context(records["context"])
-    tokens = model.encode(model.observations(records, context))
+    observations = model.observations(records, context)
+    tokens = model.encode(observations)
     keep = ~records["is_first"]
     deter, stoch, previous = (masked(carry[name], keep) for name in ("deter", "stoch", "action"))
+    belief: dict[str, Tensor] = {}
+    if networks.flags.inferred:
+        before = {name.removeprefix(BELIEF): value for name, value in carry.items() if name.startswith(BELIEF)}
+        measured = model.measure(observations, tokens)
+        context, belief = model.context_encoder.step(before, measured, previous, keep, normalizer["change"])
     action_input = rssm.embed_action(previous, context if networks.flags.sequence else None)
     deter = rssm.recur(rssm.cell_weights(), deter, stoch, action_input)
     probabilities = unimix(rssm.posterior_logits(deter, tokens), rssm.share)
     latent = {"deter": deter, "stoch": sample_one_hot(probabilities, noise.get("posterior"))}
     policy = networks.policy(model.features(latent), context)
     action = networks.actor.sample(policy, noise.get("action"))
-    return action, latent | {"action": action}
+    return action, latent | {"action": action} | {f"{BELIEF}{name}": value for name, value in belief.items()}
+
+
+def _infer(networks: Networks, batch: dict[str, Tensor], normalizer: dict[str, Tensor]) -> Tensor:
+    model = networks.world_model
+    observations = model.observations(batch, model.normalize_context(batch["context"]))
+    return infer(networks, batch, observations, model.encode(observations), normalizer)["code"]
 
 
 def _imagine(
     networks: Networks, start: dict[str, Tensor], actions: Tensor, context: Tensor, noise: Tensor | None
 ) -> dict[str, Tensor]:
     model, rssm = networks.world_model, networks.world_model.rssm
-    joined = model.normalize_context(context) if networks.flags.sequence else None
+    joined = model.given_context(context) if networks.flags.sequence else None
     weights = rssm.cell_weights()
     latent, steps = start, []
     for h in range(actions.shape[1]):

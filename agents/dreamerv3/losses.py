@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from agents.dreamerv3.inference import infer, inference_losses
 from agents.dreamerv3.networks import Networks, imagine
 from agents.returns import lambda_return, update_return_range
 from worldmodels.distributions import twohot_loss, twohot_mean
@@ -18,7 +19,9 @@ from worldmodels.distributions import twohot_loss, twohot_mean
 Tree = Mapping[str, Tensor]
 
 
-def observe(networks: Networks, batch: Tree, noise: Float[Tensor, "B T C S"] | None) -> dict[str, Any]:
+def observe(
+    networks: Networks, batch: Tree, noise: Float[Tensor, "B T C S"] | None, normalizer: Tree
+) -> dict[str, Any]:
     """Encode a batch of replayed sequences and filter it.
 
     Args:
@@ -28,26 +31,34 @@ def observe(networks: Networks, batch: Tree, noise: Float[Tensor, "B T C S"] | N
             (see ``_start``); else from zero: a sequence cut out of the middle of an episode then needs its
             first steps to find its state.
         noise: Gumbel noise of the posterior, or None for the modes.
+        normalizer: what the context is inferred with, where it is (see ``inference.infer``).
 
     Returns:
-        ``posterior`` (see RSSM.observe), ``observations``, ``tokens`` and the normalized ``context`` [B, T, F].
+        ``posterior`` (see RSSM.observe), ``observations``, ``tokens``, the ``context`` [B, T, K] that the modules see,
+        normalized or inferred, the normalized ``true_context`` [B, T, F] and ``inference``, None where the agent does
+        not infer the context.
     """
     model = networks.world_model
-    context = model.normalize_context(batch["context"])
+    context = true_context = model.normalize_context(batch["context"])
     observations = model.observations(batch, context)
     tokens = model.encode(observations)
+    inference = infer(networks, batch, observations, tokens, normalizer) if networks.flags.inferred else None
+    if inference is not None:
+        context = inference["code"].detach()
     action = batch["action"]
-    carry = _start(networks, batch, tokens)
+    carry = _start(networks, batch, tokens, normalizer)
     previous = torch.cat([carry["action"].unsqueeze(1), action[:, :-1]], 1)
     joined = context if networks.flags.sequence else None
     posterior = model.rssm.observe(carry, tokens, previous, batch["is_first"], joined, noise)
-    return {"posterior": posterior, "observations": observations, "tokens": tokens, "context": context}
+    seen = {"posterior": posterior, "observations": observations, "tokens": tokens, "context": context}
+    return seen | {"true_context": true_context, "inference": inference}
 
 
-def _start(networks: Networks, batch: Tree, like: Tensor) -> dict[str, Tensor]:
+def _start(networks: Networks, batch: Tree, like: Tensor, normalizer: Tree) -> dict[str, Tensor]:
     """Return the latent and the action before a batch's first step, deter in the dtype of ``like``.
 
-    Burn-in runs from the zero state without gradient and on posterior modes: it finds a state, it trains nothing.
+    Burn-in runs from the zero state without gradient and on posterior modes: it finds a state, it trains nothing. An
+    inferred context is then that of its own records.
     """
     if "carry/deter" in batch:
         carry = {name: batch[f"carry/{name}"] for name in ("deter", "stoch", "action")}
@@ -55,7 +66,7 @@ def _start(networks: Networks, batch: Tree, like: Tensor) -> dict[str, Tensor]:
     if "burn_in/action" in batch:
         before = {name.removeprefix("burn_in/"): value for name, value in batch.items() if name.startswith("burn_in/")}
         with torch.no_grad():
-            posterior = observe(networks, before, None)["posterior"]
+            posterior = observe(networks, before, None, normalizer)["posterior"]
         return {name: posterior[name][:, -1] for name in ("deter", "stoch")} | {"action": before["action"][:, -1]}
     action = batch["action"]
     return networks.world_model.rssm.initial(action.shape[0], like) | {"action": torch.zeros_like(action[:, 0])}
@@ -128,10 +139,11 @@ def update_trace(
 
     Returns:
         ``losses`` (each the mean over batch and time, unscaled), ``maps`` (the same before the mean),
-        ``world_model`` (outputs of observe and WorldModel.losses), ``rollout``, ``imagination``, ``replay``.
+        ``world_model`` (outputs of observe and WorldModel.losses), ``rollout``, ``imagination``, ``replay``; and
+        ``inference`` (losses, metrics and the normalizer's next), empty where the context is not inferred.
     """
     model = networks.world_model
-    seen = observe(networks, batch, noise["posterior"])
+    seen = observe(networks, batch, noise["posterior"], normalizer)
     posterior, context = seen["posterior"], seen["context"]
     discount = 1 - 1 / hyperparameters["discount_horizon"]
     continues = _float(~batch["is_terminal"], batch["reward"]) * discount
@@ -145,7 +157,13 @@ def update_trace(
     features = model.features(posterior)
     replay, replayed = replay_value_loss(networks, features, context, batch, bootstrap, hyperparameters)
     maps = maps | imagined | {"replay_value": replay}
+    inference: dict[str, dict[str, Tensor]] = {}
+    if seen["inference"] is not None:
+        learned, errors = inference_losses(networks, seen["inference"], seen["true_context"])
+        moved = {"change": seen["inference"]["mean_square"]}
+        inference = {"losses": learned, "metrics": errors, "normalizer": moved}
     return {
+        "inference": inference,
         "losses": {name: value.mean() for name, value in maps.items()},
         "maps": maps,
         "world_model": {**outputs, **posterior, "tokens": seen["tokens"]},
@@ -172,6 +190,12 @@ def objective(
     rollout, imagination = trace["rollout"], trace["imagination"]
     total = total_loss(trace["losses"], hyperparameters)
     metrics = {f"loss/{name}": value.detach() for name, value in trace["losses"].items()}
+    moved = {name: imagination[name] for name in ("low", "high")}
+    if inference := trace["inference"]:
+        total = total + torch.stack(list(inference["losses"].values())).sum()
+        metrics |= {f"loss/{name}": value.detach() for name, value in inference["losses"].items()}
+        metrics |= inference["metrics"]
+        moved |= inference["normalizer"]
     metrics |= {
         "loss/total": total.detach(),
         "kl": trace["world_model"]["kl"].mean(),
@@ -186,7 +210,7 @@ def objective(
     }
     stored = ("deter", "stoch") if "carry/deter" in batch else ()
     posterior = {name: trace["world_model"][name].detach() for name in stored}
-    return total, (metrics, {name: imagination[name] for name in ("low", "high")}, posterior)
+    return total, (metrics, moved, posterior)
 
 
 def _float(flag: Bool[Tensor, "*N"], like: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Networks(nn.Module):
         units, bins = config.world_model.dimensions.units, config.world_model.bins
 
         def inputs(flag: bool) -> int:
-            return self.world_model.feature_size + (context.size if flag else 0)
+            return self.world_model.feature_size + (self.world_model.context_size if flag else 0)
 
         self.actor = Actor(inputs(self.flags.actor), units, config.actor_layers, action)
         self.critic = Head(inputs(self.flags.critic), units, config.critic_layers, bins, scale=0.0)

@@ -1,7 +1,8 @@
 """The state tree: everything that a member is, as tensors (and its flat form for files).
 
 Branches: ``parameters``, ``slow`` (the slow critic), ``optimizer`` (``rms``, ``momentum``), ``normalizer`` (``low``,
-``high`` of the return percentiles), ``counters`` (``updates``), ``hyperparameters``. One member has batch size [],
+``high`` of the return percentiles, and ``change``, the mean square of the observation's changes, where the context is
+inferred), ``counters`` (``updates``), ``hyperparameters``. One member has batch size [],
 a population of M stacked members [M].
 """
 

@@ -231,9 +231,9 @@ class Replay:
         positions = (places.starts - self._evicted[places.streams])[:, None] + np.arange(places.length)
         return self._pages[0].gather(places.streams, positions, device)
 
-    def read_latents(self, places: Places, *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """Return the latents [B, ...] of the first record of each sequence; nothing may have been appended since."""
-        positions = (places.starts - self._evicted[places.streams])[:, None]
+    def read_latents(self, places: Places, at: int = 0, *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """Return the latents [B, ...] of record ``at`` of each sequence; nothing may have been appended since."""
+        positions = (places.starts - self._evicted[places.streams])[:, None] + at
         gathered = self._latents().gather(places.streams, positions, device)
         return {key: value[:, 0] for key, value in gathered.items()}
 

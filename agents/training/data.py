@@ -88,7 +88,8 @@ class ExperienceData(LightningDataModule):
         self.learner = learner
         self.validator = validator
         self.seed = seed
-        self.before = 1 if replay.keeps_latents else burn_in
+        self.burn_in = 1 if replay.keeps_latents else burn_in  # records that the state is found from
+        self.before = max(self.burn_in, learner.agent.history)
 
     def step(self) -> Tick:
         """Step all environments once with the learner's present state."""
@@ -109,17 +110,22 @@ class ExperienceData(LightningDataModule):
         """Return the trained records [B, T, ...] of sequences, and what they start from, on the learner's device.
 
         That is, from stored latents, ``carry/deter``, ``carry/stoch`` and ``carry/action`` [B, ...] of the step before;
-        or the records before as ``burn_in/<entry>`` [B, K, ...]; or nothing.
+        or the records before as ``burn_in/<entry>`` [B, K, ...]; or nothing. For an agent that infers the context, the
+        records before are there as ``history/<entry>`` too.
         """
         device, before = self.learner.device, self.before
         records = self.replay.read(places, device=device)
         if before == 0:
             return records
         batch = {key: value[:, before:] for key, value in records.items()}
+        for name, count in (("history", self.learner.agent.history), ("burn_in", self.burn_in)):
+            if count and not (name == "burn_in" and self.replay.keeps_latents):
+                batch |= {f"{name}/{key}": value[:, before - count : before] for key, value in records.items()}
         if not self.replay.keeps_latents:
-            return batch | {f"burn_in/{key}": value[:, :before] for key, value in records.items()}
+            return batch
         classes = self.learner.agent.config.world_model.dimensions.classes
-        start = expand(self.replay.read_latents(places, device=device), classes) | {"action": records["action"][:, 0]}
+        latents = self.replay.read_latents(places, before - 1, device=device)
+        start = expand(latents, classes) | {"action": records["action"][:, before - 1]}
         return batch | {f"carry/{key}": value for key, value in start.items()}
 
     def train_dataloader(self) -> Epoch:

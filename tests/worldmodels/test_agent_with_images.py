@@ -150,7 +150,7 @@ def test_bfloat16_reaches_the_convolutions_and_stops_before_the_sigmoid() -> Non
         layer.register_forward_hook(lambda _, __, output, name=name: seen.update({name: output.dtype}))
 
     def decoded(networks) -> tuple[Tensor, Tensor]:
-        found = losses.observe(networks, batch, None)
+        found = losses.observe(networks, batch, None, {})
         return found["tokens"], networks.world_model.decode(found["posterior"], found["context"])["image"]
 
     tensors = dict(state["parameters"].items()) | dict(state["slow"].items())
