@@ -2,6 +2,7 @@
 
 * ``fields.py``: every field, with meaning, unit, range, default and source.
 * ``checking.py``: data to a checked configuration, and every mistake told in one line.
+* ``contexts.py``: whether contexts and regions are what they say.
 * ``dotted.py``: settings by their dotted paths, and in which of them two configurations differ.
 * ``yaml_files.py``: YAML to data, a configuration to a file.
 * ``finding.py``: which file a name means.
@@ -9,7 +10,8 @@
 * ``loading.py``: all of these at once, from a name to a checked configuration.
 """
 
-from agents.configuration.checking import check_contexts, check_drawing, validate
+from agents.configuration.checking import check_drawing, validate
+from agents.configuration.contexts import check_contexts
 from agents.configuration.dotted import differences, settings
 from agents.configuration.fields import (
     ContextsConfig,

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -16,11 +16,19 @@ from agents.errors import UserError
 if TYPE_CHECKING:
     from agents.environments import ContextualEnv
 
+Model = TypeVar("Model", bound=BaseModel)
+
 
 def validate(data: Mapping[str, Any], source: str, overridden: Sequence[str] = ()) -> RunConfig:
-    """Return the data as a checked configuration.
+    """Return the data as a checked configuration of a run; see `validate_as`."""
+    return validate_as(RunConfig, data, source, overridden)
+
+
+def validate_as(model: type[Model], data: Mapping[str, Any], source: str, overridden: Sequence[str] = ()) -> Model:
+    """Return the data as a checked model.
 
     Args:
+        model: what it shall be.
         data: as read from YAML.
         source: what an error names as the origin of a key.
         overridden: the dotted keys that came from the command line, which errors then name as the origin.
@@ -31,10 +39,10 @@ def validate(data: Mapping[str, Any], source: str, overridden: Sequence[str] = (
     try:
         # Through JSON because pydantic's strict mode then takes lists for tuples and whole numbers for
         # floats, and nothing else for anything: no "8" for 8, no true for 1.
-        return RunConfig.model_validate_json(json.dumps(_whole(data), default=str), strict=True)
+        return model.model_validate_json(json.dumps(_whole(data), default=str), strict=True)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        raise UserError(_describe(_first(errors), source, overridden)) from error
+        raise UserError(_describe(model, _first(errors), source, overridden)) from error
 
 
 def _first(errors: list[ErrorDetails]) -> ErrorDetails:
@@ -68,8 +76,8 @@ _WORDS = [
 ]
 
 
-def _describe(error: ErrorDetails, source: str, overridden: Sequence[str]) -> str:
-    parts, model, description = _locate(error["loc"])
+def _describe(root: type[BaseModel], error: ErrorDetails, source: str, overridden: Sequence[str]) -> str:
+    parts, model, description = _locate(root, error["loc"])
     key = ".".join(parts)
     if any(key == given or key.startswith(given + ".") for given in overridden):
         source = "command line"
@@ -86,13 +94,13 @@ def _describe(error: ErrorDetails, source: str, overridden: Sequence[str]) -> st
     return f"{place}: {message}{shown}{meaning}"
 
 
-def _locate(loc: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel] | None, str | None]:
+def _locate(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel] | None, str | None]:
     """Return what pydantic's location means: the keys, the group that holds the last one, its description.
 
     The group is None where the last key is a setting; pydantic's names for kinds of a setting are left out.
     """
     keys: list[str] = []
-    model: type[BaseModel] | None = RunConfig
+    model: type[BaseModel] | None = root
     kinds: dict[str, type[BaseModel]] = {}
     description = None
     for part in map(str, loc):
@@ -119,7 +127,7 @@ def suggestion(word: str, words: Sequence[str], prefix: str = "") -> str:
     return f" (did you mean '{prefix}{close[0]}'?)" if close else ""
 
 
-def _make_environment(config: RunConfig) -> "ContextualEnv":
+def make_environment_of(config: RunConfig) -> "ContextualEnv":
     """Return the environment as the run will have it."""
     from agents.environments import make_environment
 
@@ -136,41 +144,9 @@ def check_drawing(config: RunConfig) -> None:
         return
     from agents.environments import InvalidStep
 
-    environment = _make_environment(config)
+    environment = make_environment_of(config)
     try:
         with suppress(InvalidStep):  # what becomes of these, the run decides
             environment.reset(seed=config.seed)
     finally:
         environment.close()
-
-
-def check_contexts(config: RunConfig, source: str) -> None:
-    """Check the environment's settings, and all context values against it.
-
-    Raises:
-        UserError: an unknown environment or feature, settings that do not fit it, or a value out of the feature's
-            bounds.
-    """
-    environment = _make_environment(config)
-    try:
-        bounds = {feature.name: feature for feature in environment.features}
-    finally:
-        environment.close()
-    training = config.contexts.training
-    places = [("contexts.training.ranges", {name: value}) for name, pair in training.ranges.items() for value in pair]
-    places += [("contexts.training.contexts", context) for context in training.contexts]
-    for region, contexts in config.contexts.evaluation.regions.items():
-        places += [(f"contexts.evaluation.regions.{region}", context) for context in contexts]
-    for key, context in places:
-        for name, value in context.items():
-            feature = bounds.get(name)
-            if feature is None:
-                raise UserError(
-                    f"{source}: {key}: the environment {config.environment.name!r} shows no feature {name!r}"
-                    f"{suggestion(name, list(bounds))}; it shows: {', '.join(bounds)}"
-                )
-            if not feature.low <= value <= feature.high:
-                raise UserError(
-                    f"{source}: {key}: {name} must be from {feature.low:g} to {feature.high:g} "
-                    f"{feature.unit}, got {value:g}"
-                )

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from agents.configuration.checking import check_contexts, validate
+from agents.configuration.checking import validate
+from agents.configuration.contexts import check_contexts
 from agents.configuration.fields import RunConfig
 from agents.configuration.finding import find_config
 from agents.configuration.overrides import parse_overrides

@@ -189,7 +189,7 @@ def test_flags_of_the_context_can_be_given_one_by_one() -> None:
         ("seed: -1", "mine.yaml: seed: must be greater than or equal to 0, got -1"),
         ("training: {train_ratio: .inf}", "mine.yaml: training.train_ratio: must be a finite number"),
         ("replay: {storage: disk}", "mine.yaml: replay.storage: must be 'ram', 'mmap' or 'device', got \"disk\""),
-        ("agent: {world_model: {context: crsm}}", "must be 'hidden', 'concat' or 'crssm', got \"crsm\""),
+        ("agent: {world_model: {context: crsm}}", "must be 'hidden', 'concat', 'crssm' or 'inferred', got \"crsm\""),
         (
             "agent: {world_model: {context: {decodr: true}}}",
             "mine.yaml: unknown key 'agent.world_model.context.decodr' (did you mean 'decoder'?)",
