@@ -1,7 +1,7 @@
 """Contextual Gymnasium environments, context distributions and environment vectors."""
 
 from agents.environments.actions import ActionCodec
-from agents.environments.base import ContextualEnv, Feature, InvalidStep, Observations
+from agents.environments.base import Change, ContextualEnv, Feature, InvalidStep, Observations
 from agents.environments.distributions import (
     ContextDistribution,
     FixedContexts,
@@ -16,6 +16,7 @@ from agents.environments.vector import OnInvalid, Reset, SerialVector, VectorEnv
 __all__ = [
     "ENVIRONMENTS",
     "ActionCodec",
+    "Change",
     "ContextDistribution",
     "ContextualEnv",
     "Feature",

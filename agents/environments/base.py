@@ -44,6 +44,22 @@ class Feature:
     description: str
 
 
+@dataclass(frozen=True)
+class Change:
+    """A change of the context within an episode.
+
+    Attributes:
+        step: the context changes just before this step of the agent, >= 1. Step s leads from record s - 1 to
+            record s, so record s is the first of the new context.
+        context: feature name to value, raw units; the others go to their default.
+        context_id: place of the context in its list, -1 if it was drawn afresh.
+    """
+
+    step: int
+    context: Mapping[str, float]
+    context_id: int = -1
+
+
 class InvalidStep(UserError):
     """A step whose record is worthless, and with it the rest of the episode.
 
@@ -79,6 +95,8 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
     Attributes:
         features: the F exposed features, in the order of context vectors.
         context: the present value of every exposed feature, raw units.
+        live_context: whether `_apply_context` acts from the next step on, also within an episode. A class that
+            needs a reset for it sets this to False, and then changes within an episode are refused.
 
     Raises:
         UserError: unknown or repeated feature, or a limit or repeat below 1.
@@ -86,6 +104,7 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
 
     metadata: dict[str, Any] = {"render_modes": []}
     observation_space: gymnasium.spaces.Dict  # type: ignore[assignment]
+    live_context: bool = True
 
     def __init__(
         self,
@@ -113,7 +132,9 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
         self.context: dict[str, float] = {}
         self._vector = np.zeros(0, np.float32)
         self._context_id = -1
-        self._elapsed = 0
+        self._elapsed = 0  # steps of the original in this episode
+        self._calls = 0  # of `step` in this episode
+        self._changes: tuple[Change, ...] = ()  # of this episode, those to come
         self._needs_reset = True
         self._world_space = observation_space
         self._picture: tuple[int, int | None] | None = None  # size and camera of what is drawn
@@ -224,24 +245,27 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
 
         Args:
             seed: makes this and all later episodes up to the next seed reproducible.
-            options: ``{"context": {name: value}, "context_id": int}``, both optional. Without a context
-                the present one stays; a context without an id gets the id -1.
+            options: ``{"context": {name: value}, "context_id": int, "changes": [Change]}``, all optional. Without a
+                context the present one stays, be it the one that the last episode changed to; a context without an
+                id gets the id -1. The changes are of this episode, in the order of their steps; those after its
+                end never happen.
 
         Raises:
-            UserError: see `set_context`; or an option that is neither of the two.
+            UserError: see `set_context`, also for the changes; changes out of order or before step 1, or where the
+                context is not live; or another option.
             InvalidStep: see `step`.
         """
         super().reset(seed=seed)
-        if options:
-            unknown = sorted(set(options) - {"context", "context_id"})
-            if unknown:
-                raise UserError(
-                    f"environment {self.name}: unknown reset option {unknown[0]!r}; valid: context, context_id"
-                )
-            if "context" in options:
-                self.set_context(options["context"])
-            self._context_id = int(options.get("context_id", self._context_id))
-        self._elapsed = 0
+        options = options or {}
+        unknown = sorted(set(options) - {"context", "context_id", "changes"})
+        if unknown:
+            valid = "context, context_id, changes"
+            raise UserError(f"environment {self.name}: unknown reset option {unknown[0]!r}; valid: {valid}")
+        self._changes = self._checked_changes(options.get("changes", ()))
+        if "context" in options:
+            self.set_context(options["context"])
+        self._context_id = int(options.get("context_id", self._context_id))
+        self._elapsed = self._calls = 0
         self._needs_reset = False
         observation = self._reset_world(seed)
         return self._observed(observation, 0.0), self._info()
@@ -260,6 +284,11 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
         """
         if self._needs_reset:
             raise gymnasium.error.ResetNeeded(f"environment {self.name}: call reset before step")
+        self._calls += 1
+        if self._changes and self._changes[0].step == self._calls:
+            change, self._changes = self._changes[0], self._changes[1:]
+            self.set_context(change.context)
+            self._context_id = change.context_id
         total = 0.0
         for _ in range(self._action_repeat):
             self._elapsed += 1
@@ -270,6 +299,21 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
                 self._needs_reset = True
                 break
         return self._observed(observation, total), total, terminated, truncated, self._info()
+
+    def _checked_changes(self, changes: Sequence[Change]) -> tuple[Change, ...]:
+        """Return the changes of an episode, or raise a `UserError` for the first that cannot be made."""
+        if changes and not self.live_context:
+            raise UserError(
+                f"environment {self.name}: its context acts at a reset only, so it cannot change within an episode"
+            )
+        step = 0
+        for change in changes:
+            if change.step <= step:
+                valid = "1 or later, each after the one before"
+                raise UserError(f"environment {self.name}: a context changes at step {change.step}; valid: {valid}")
+            step = change.step
+            self.complete_context(change.context)
+        return tuple(changes)
 
     def _info(self) -> dict[str, Any]:
         return {"context": self._vector.copy(), "context_id": self._context_id}

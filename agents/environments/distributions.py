@@ -1,4 +1,4 @@
-"""Which context an episode gets, as a pure function of the episode's global index.
+"""Which contexts an episode gets, as a pure function of the episode's global index and the number of the change.
 
 Nothing is remembered between episodes, so resuming a run needs only its episode counter.
 """
@@ -15,17 +15,24 @@ Context = dict[str, float]
 class ContextDistribution(Protocol):
     """Chooses contexts."""
 
-    def context(self, episode: int) -> tuple[Context, int]:
-        """Return (context, context id) of the episode with this global index >= 0.
+    def context(self, episode: int, change: int = 0) -> tuple[Context, int]:
+        """Return (context, context id) of an episode: the first one, or what it changes to.
 
-        The context names some features in raw units, the others are at their default. The id is the
-        context's place in its list, or -1 if it was drawn afresh.
+        Args:
+            episode: global index, >= 0.
+            change: how many changes within the episode lead to this context; 0: it begins with it.
+
+        Returns:
+            The context names some features in raw units, the others are at their default. The id is the
+            context's place in its list, or -1 if it was drawn afresh.
         """
         ...
 
 
 class FixedContexts:
     """The listed contexts in turn, over and over. ``FixedContexts([{}])`` is always the default.
+
+    Change ``k`` of an episode leads to the context that is ``k`` further in the list.
 
     Raises:
         UserError: an empty list.
@@ -34,18 +41,20 @@ class FixedContexts:
     def __init__(self, contexts: Sequence[Mapping[str, float]]) -> None:
         self._contexts = _checked_list(contexts)
 
-    def context(self, episode: int) -> tuple[Context, int]:
+    def context(self, episode: int, change: int = 0) -> tuple[Context, int]:
         """See `ContextDistribution.context`."""
-        index = episode % len(self._contexts)
+        index = (episode + change) % len(self._contexts)
         return dict(self._contexts[index]), index
 
 
 class RoundRobin:
     """Every listed context once per pass, in an order that each pass shuffles anew.
 
+    The changes within an episode make passes of their own, shuffled anew in each and for each episode.
+
     Args:
         contexts: the list.
-        seed: with the number of the pass, decides the order.
+        seed: with the number of the pass, and of the episode for its changes, decides the order.
 
     Raises:
         UserError: an empty list.
@@ -55,22 +64,27 @@ class RoundRobin:
         self._contexts = _checked_list(contexts)
         self._seed = seed
 
-    def context(self, episode: int) -> tuple[Context, int]:
+    def context(self, episode: int, change: int = 0) -> tuple[Context, int]:
         """See `ContextDistribution.context`."""
         from agents.seeding import numpy_generator  # it imports torch, which environment workers do not need
 
-        turn, place = divmod(episode, len(self._contexts))
-        order = numpy_generator(self._seed, "contexts/order", turn).permutation(len(self._contexts))
+        if change:
+            turn, place = divmod(change - 1, len(self._contexts))
+            generator = numpy_generator(self._seed, "contexts/changes", episode, turn)
+        else:
+            turn, place = divmod(episode, len(self._contexts))
+            generator = numpy_generator(self._seed, "contexts/order", turn)
+        order = generator.permutation(len(self._contexts))
         index = int(order[place])
         return dict(self._contexts[index]), index
 
 
 class UniformContexts:
-    """A fresh context for every episode, each feature uniform in its range and independent of the others.
+    """A fresh context for every episode and change, each feature uniform in its range, independent of the others.
 
     Args:
         ranges: feature name to (low, high) in raw units.
-        seed: with feature name and episode, decides the value.
+        seed: with feature name, episode and change, decides the value.
 
     Raises:
         UserError: a range that is not two finite numbers, low first.
@@ -80,8 +94,10 @@ class UniformContexts:
         self._ranges = _checked_ranges(ranges)
         self._seed = seed
 
-    def context(self, episode: int) -> tuple[Context, int]:
+    def context(self, episode: int, change: int = 0) -> tuple[Context, int]:
         """See `ContextDistribution.context`; the id is always -1."""
+        if change:
+            return _uniform(self._ranges, self._seed, "contexts/changes", episode, change), -1
         return _uniform(self._ranges, self._seed, "contexts/fresh", episode), -1
 
 
@@ -105,11 +121,11 @@ def draw_contexts(ranges: Mapping[str, Sequence[float]], count: int, seed: int) 
     return [_uniform(checked, seed, "contexts/drawn", index) for index in range(count)]
 
 
-def _uniform(ranges: Mapping[str, tuple[float, float]], seed: int, stream: str, index: int) -> Context:
+def _uniform(ranges: Mapping[str, tuple[float, float]], seed: int, stream: str, *counters: int) -> Context:
     from agents.seeding import numpy_generator  # see RoundRobin
 
     return {
-        name: float(numpy_generator(seed, f"{stream}/{name}", index).uniform(low, high))
+        name: float(numpy_generator(seed, f"{stream}/{name}", *counters).uniform(low, high))
         for name, (low, high) in ranges.items()
     }
 

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from agents.environments.base import ContextualEnv, Observation
-from agents.environments.headless import PhysicsError, suite
+from agents.environments.headless import PhysicsError, mujoco, suite
 from agents.environments.mujoco_model import ModelEditor
 from agents.environments.mujoco_picture import MujocoPicture
 from agents.errors import UserError
@@ -87,6 +87,10 @@ class DmControl(ContextualEnv):
     def _apply_context(self, context: Mapping[str, float]) -> None:
         self._applied = dict(context)
         self._editor.apply(context)
+        if (
+            not self._needs_reset
+        ):  # within an episode: the suite has the next step's forces ready, but of the old context
+            mujoco.mj_step1(self._physics.model.ptr, self._physics.data.ptr)
 
     def _reset_world(self, seed: int | None) -> Observation:
         if seed is None and not self._seeded:

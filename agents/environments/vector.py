@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 
 from agents.environments.actions import ActionCodec
-from agents.environments.base import ContextualEnv, Feature, InvalidStep
+from agents.environments.base import Change, ContextualEnv, Feature, InvalidStep
 from agents.errors import UserError
 
 Make = Callable[[], ContextualEnv]
@@ -28,11 +28,14 @@ class Reset:
         seed: of the episode.
         context: feature name to value, raw units; the others are at their default.
         context_id: place of the context in its list, -1 if it was drawn afresh.
+        changes: of the context within the episode, in the order of their steps, see `Change`. The records name
+            the context under which each was reached.
     """
 
     seed: int
     context: Mapping[str, float] = field(default_factory=dict)
     context_id: int = -1
+    changes: tuple[Change, ...] = ()
 
 
 class VectorEnvironment(Protocol):
@@ -93,7 +96,7 @@ class Actor:
     def obey(self, command: Reset | np.ndarray) -> dict[str, Any]:
         """Carry out one command; return the record without the leading E."""
         if isinstance(command, Reset):
-            options = {"context": command.context, "context_id": command.context_id}
+            options = {"context": command.context, "context_id": command.context_id, "changes": command.changes}
             observation, info = self.env.reset(seed=command.seed, options=options)
             reward, terminated, truncated, first = 0.0, False, False, True
         else:

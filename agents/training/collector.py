@@ -7,15 +7,15 @@ of its open episode or a reset. An open episode is saved as its seed, context an
 playing them again; the rebuilt record must equal the saved one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from agents.dreamerv3 import compact
-from agents.environments import ContextDistribution, Reset, VectorEnvironment
+from agents.environments import Change, ContextDistribution, Reset, VectorEnvironment
 from agents.errors import UserError
 from agents.replay import Replay
 from agents.training.learner import Learner
@@ -41,6 +41,9 @@ class Collector:
             keeps any.
         contexts: the training distribution: the context of each episode by its number.
         seed: the run's seed. Episode ``n`` starts from (seed, "environment", n).
+        change_steps: of the agent in an episode, >= 1 and rising, just before which the context changes to another
+            one of the training distribution.
+        timeouts: ``terminal`` records every last step as a terminal, also those that were cut by time.
     """
 
     def __init__(
@@ -51,12 +54,16 @@ class Collector:
         contexts: ContextDistribution,
         *,
         seed: int,
+        change_steps: Sequence[int] = (),
+        timeouts: Literal["truncate", "terminal"] = "truncate",
     ) -> None:
         self.learner = learner
         self.vector = vector
         self.replay = replay
         self.contexts = contexts
         self.seed = seed
+        self.change_steps = change_steps
+        self.timeouts = timeouts
         self.ticks = 0
         self.episodes = 0  # episodes begun
         self.open: list[OpenEpisode | None] = [None] * vector.num_envs  # None: begins with the next tick
@@ -72,11 +79,15 @@ class Collector:
         action, self.carry = self.learner.act(self.carry, records, self.ticks)
         lost = records.pop("lost")
         records["action"] = np.where(records["is_last"][:, None], np.float32(0), action)
-        self.replay.append(records | self._latents(), ~lost)
+        self.replay.append(records | self._latents() | self._terminals(records), ~lost)
         for env in range(self.vector.num_envs):
             self._account(env, records, bool(lost[env]))
         self.records = records
         self.ticks += 1
+
+    def _terminals(self, records: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return ``is_terminal`` [E] of records with every last one a terminal, if time-outs count as such."""
+        return {"is_terminal": records["is_last"]} if self.timeouts == "terminal" else {}
 
     def _latents(self) -> dict[str, np.ndarray]:
         """Return the compact posteriors [E, ...] of the records acted on, if replay keeps them."""
@@ -91,8 +102,12 @@ class Collector:
             return episode.actions[-1]
         context, context_id = self.contexts.context(self.episodes)
         seed = environment_seed(self.seed, "environment", self.episodes)
+        changes = tuple(
+            Change(step, *self.contexts.context(self.episodes, number))
+            for number, step in enumerate(self.change_steps, 1)
+        )
         self.episodes += 1
-        reset = Reset(seed=seed, context=context, context_id=context_id)
+        reset = Reset(seed=seed, context=context, context_id=context_id, changes=changes)
         self.open[env] = OpenEpisode(reset)
         return reset
 
@@ -130,8 +145,12 @@ class Collector:
             episodes.append(None)
             if episode is not None:
                 reset = episode.reset
-                context = {name: float(value) for name, value in reset.context.items()}
-                episodes[env] = {"seed": reset.seed, "context": context, "context_id": reset.context_id}
+                episodes[env] = {
+                    "seed": reset.seed,
+                    "context": _numbers(reset.context),
+                    "context_id": reset.context_id,
+                    "changes": [[c.step, _numbers(c.context), c.context_id] for c in reset.changes],
+                }
                 tensors[f"actions/{env}"] = torch.from_numpy(np.stack(episode.actions))
         return {"ticks": self.ticks, "episodes": self.episodes, "open": episodes}, tensors
 
@@ -147,7 +166,7 @@ class Collector:
             key.removeprefix("record/"): value.numpy() for key, value in tensors.items() if key.startswith("record/")
         }
         self.open = [
-            None if entry is None else OpenEpisode(Reset(**entry), list(tensors[f"actions/{env}"].numpy()))
+            None if entry is None else OpenEpisode(_saved_reset(entry), list(tensors[f"actions/{env}"].numpy()))
             for env, entry in enumerate(saved["open"])
         ]
         self._replay_open_episodes()
@@ -188,6 +207,17 @@ class Collector:
                 f"environment {env}: playing its open episode again gave another {', '.join(differing)}; "
                 "exact resume needs the packages and the machine type that the run was started with"
             )
+
+
+def _numbers(context: Mapping[str, float]) -> dict[str, float]:
+    """Return a context as JSON holds it."""
+    return {name: float(value) for name, value in context.items()}
+
+
+def _saved_reset(entry: Mapping[str, Any]) -> Reset:
+    """Return the reset that `Collector.save` wrote; what was saved before contexts could change has no changes."""
+    changes = tuple(Change(*change) for change in entry.get("changes", ()))
+    return Reset(entry["seed"], entry["context"], entry["context_id"], changes)
 
 
 class _Filler:

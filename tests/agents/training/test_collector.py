@@ -192,6 +192,53 @@ def test_continues_exactly(name, ticks):
     assert collector.episodes == other.episodes
 
 
+class Changing:
+    """Tells every context by its id."""
+
+    def context(self, episode, change=0):
+        return {"gravity": 5.0 + (episode + 3 * change) % 7}, episode + 100 * change
+
+
+@pytest.mark.parametrize("ticks", [2, 3, 4, 17])
+def test_changes_of_open_episodes_continue_exactly(ticks):
+    def make():
+        collector = make_collector()
+        collector.contexts = Changing()
+        collector.change_steps = (3, 6)
+        return collector
+
+    collector = make()
+    for _ in range(ticks):
+        collector.tick()
+    saved, tensors = collector.save()
+    saved = json.loads(json.dumps(saved))
+    other = make()
+    other.change_steps = ()  # of episodes to come; the open ones have their changes saved
+    other.restore(saved, {name: value.clone() for name, value in tensors.items()})
+    assert [episode.reset for episode in other.open if episode] == [e.reset for e in collector.open if e]
+    other.change_steps = (3, 6)
+    seen = set()
+    for _ in range(20):
+        collector.tick()
+        other.tick()
+        seen |= {int(number) // 100 for number in collector.records["context_id"]}
+        for key, value in collector.records.items():
+            assert np.array_equal(value, other.records[key]), key
+    assert seen == {0, 1, 2}  # both changes happened
+
+
+def test_a_checkpoint_from_before_contexts_could_change_is_continued():
+    collector = make_collector()
+    for _ in range(9):
+        collector.tick()
+    saved, tensors = collector.save()
+    for entry in saved["open"]:
+        assert entry is None or entry.pop("changes") == []
+    other = make_collector()
+    other.restore(saved, tensors)
+    assert [episode and episode.reset for episode in other.open] == [e and e.reset for e in collector.open]
+
+
 def test_an_environment_that_does_not_come_back_is_told():
     collector = make_collector()
     for _ in range(5):
