@@ -8,9 +8,9 @@ What trains it is the next change of the observation, predicted from the present
 (forward dynamics). No label of the context takes part: the probe, which tells how much of the true context the code
 holds, learns beside it and gives nothing back. The modules that see the code send no gradient into it either.
 
-Sources: evidence as Gaussian factors, whose order does not matter, arXiv 1903.08254 (PEARL), eq. 3 and section 4.1, here
-without sampling and with fading; forward dynamics as the only teacher and a detached code arXiv 2508.20294 (DALI),
-whose encoder is a transformer over a window instead.
+Sources: evidence as Gaussian factors, whose order does not matter, arXiv 1903.08254 (PEARL, section 4.1), here without
+sampling and with fading; forward dynamics as the only teacher and a detached code arXiv 2508.20294 (DALI), where the
+encoder is a transformer over a window instead.
 
 Symbols: B batch; T time; N any leading dimensions; Y measured width; I the part of it that is of images; A action;
 Z code; F context.
@@ -115,7 +115,7 @@ class ContextEncoder(nn.Module):
         changes = F.pad(moved, (0, 0, 1, 0))
         situation = torch.cat([measured, changes[..., changes.shape[-1] - self.images :]], -1)
         mean, precision = self._evidence(situation[:, :-1], action[:, :-1], moved)
-        weights = fading(is_first, self.fade).to(measured.dtype)[:, :, 1:]
+        weights = fading(is_first, self.fade, measured)[:, :, 1:]
         with torch.autocast(measured.device.type, enabled=False):
             code = (weights @ (precision * mean)) / (1 + weights @ precision)
         known = torch.cat([situation[:, :-1], _executed(action[:, :-1]), code[:, :-1]], -1)
@@ -133,13 +133,16 @@ def _executed(action: Float[Tensor, "*N A"]) -> Float[Tensor, "*N A"]:
     return action.clamp(-1.0, 1.0)
 
 
-def fading(is_first: Bool[Tensor, "B T"], fade: float) -> Float[Tensor, "B T T"]:
-    """Weight [t, i] of evidence that came with observation i at step t: fade^(t - i) within an episode, else 0."""
-    time = torch.arange(is_first.shape[1], device=is_first.device)
+def fading(is_first: Bool[Tensor, "B T"], fade: float, like: Tensor) -> Float[Tensor, "B T T"]:
+    """Weight [t, i] of evidence that came with observation i at step t: fade^(t - i) within an episode, else 0.
+
+    In the dtype of ``like``.
+    """
+    time = torch.arange(is_first.shape[1], device=is_first.device, dtype=like.dtype)
     age = time.unsqueeze(1) - time
     episode = is_first.cumsum(1)
     same = episode.unsqueeze(2) == episode.unsqueeze(1)
-    return torch.where(same & (age >= 0) & ~is_first.unsqueeze(1), fade ** age.clamp_min(0), 0.0)
+    return torch.where(same & (age >= 0) & ~is_first.unsqueeze(1), fade ** age.clamp_min(0.0), 0.0)
 
 
 def inverse_root(mean_square: Float[Tensor, " Y"]) -> Float[Tensor, " Y"]:

@@ -50,7 +50,7 @@ def inference_losses(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What the context encoder and the probe learn from, and how far the code is from the true context.
 
-    Both losses only reach parameters that no other loss reaches and that give nothing to others, so they need no weight.
+    Both reach only parameters that no other loss reaches and that give nothing to others, so they need no weight.
 
     Args:
         inference: from `infer`.

@@ -97,7 +97,7 @@ def test_context_ranges_are_checked(bounds: tuple) -> None:
         ContextSpec(("g",), *bounds)
 
 
-@pytest.mark.parametrize("flag", list(ContextFlags.model_fields))
+@pytest.mark.parametrize("flag", [name for name in ContextFlags.model_fields if name != "inferred"])
 def test_each_flag_lets_the_context_reach_its_module_alone(flag: str) -> None:
     """A changed context changes what the flag names, directly, and nothing else of the world model."""
     model = small_model({flag: True})
@@ -126,6 +126,8 @@ def test_presets() -> None:
     assert ContextFlags.preset("crssm") == ContextFlags(
         sequence=True, decoder=True, reward=True, continuation=True, actor=True, critic=True
     )
+    inferred = ContextFlags.preset("inferred")
+    assert inferred.inferred and inferred.model_copy(update={"inferred": False}) == ContextFlags.preset("crssm")
     assert small_model("concat").keys == ["context", "goal", "state"]
     assert small_model("crssm").keys == ["goal", "state"]
 

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from agents.seeding import torch_generator
 from agents.training.capture import WARM_UP, CapturedUpdate, choose_recorder
 from agents.training.learner import Learner
+from tests.agents.training.training_run import TINY_AGENT
 from tests.agents.training.update_inputs import (
     MIXED,
     VECTOR,
@@ -127,11 +128,13 @@ def assert_alike(learners):
     assert all(torch.equal(one.latents[name], other.latents[name]) for name in one.latents | other.latents)
 
 
-@pytest.mark.parametrize("kind", ["vector", "image and stored latents", "bfloat16"])
+@pytest.mark.parametrize("kind", ["vector", "image and stored latents", "bfloat16", "inferred"])
 def test_replays_of_a_trace_equal_eager_updates(kind):
     """Bit for bit, metrics included, with new batches, new hyperparameters and a restored tree in between."""
     shapes = MIXED if kind.startswith("image") else VECTOR
-    agent = tiny_agent(shapes, discrete=kind == "vector", horizon=1)
+    context = {"context": "inferred", "context_encoder": {"history": 0}} if kind == "inferred" else {}
+    model = TINY_AGENT["world_model"] | context
+    agent = tiny_agent(shapes, discrete=kind == "vector", horizon=1, world_model=model)
     precision = "bfloat16" if kind == "bfloat16" else "float32"
     eager, traced = learners = make_learner(agent, precision=precision), traced_learner(agent, precision)
     latents = agent if kind.startswith("image") else None

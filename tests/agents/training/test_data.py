@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from training_run import tiny_config
+from training_run import TINY_AGENT, tiny_config
 
 from agents.dreamerv3 import compact, expand
 from agents.run_folder import RunFolder
@@ -18,9 +18,10 @@ def make_session(tmp_path):
     """A session with disturbed weights, so that latents depend on those before, and some ticks behind it."""
     sessions = []
 
-    def make(**training):
-        section = {"environment_steps": 120, "start_steps": 20} | training
-        config = tiny_config(training={**tiny_config().training.model_dump(), **section})
+    def make(context="crssm", **training):
+        section = {"environment_steps": 120, "start_steps": 30} | training
+        model = TINY_AGENT["world_model"] | {"context": context, "context_encoder": {"history": 9}}
+        config = tiny_config(agent={"world_model": model}, training={**tiny_config().training.model_dump(), **section})
         session = Session(config, RunFolder.prepare(tmp_path / f"run{len(sessions)}", config))
         sessions.append(session)
         for value in session.learner.state["parameters"].values():
@@ -112,6 +113,27 @@ def test_burn_in_gives_the_records_before(make_session):
             assert torch.equal(batch[key][row], value[env, start + 3 : start + 9])
     session.learner.update(batch)
     assert session.learner.latents == {}
+
+
+@pytest.mark.parametrize("training", [{}, {"burn_in": 3}, {"sequence_start": "stored"}])
+def test_an_agent_that_infers_the_context_gets_the_records_before(make_session, training):
+    """Those before each sequence as its history, and what the state is found from besides, as without a history."""
+    session = make_session("inferred", **training)
+    records, posterior, noise = whole_streams(session)
+    places = session.replay.draw(8, 6, np.random.default_rng(0), before=9)
+    batch = session.data.batch(places)
+    for row, (env, start) in enumerate(zip(places.streams, places.starts, strict=True)):
+        for key, value in records.items():
+            assert torch.equal(batch[f"history/{key}"][row], value[env, start : start + 9])
+            assert torch.equal(batch[key][row], value[env, start + 9 : start + 15])
+            if "burn_in" in training:
+                assert torch.equal(batch[f"burn_in/{key}"][row], value[env, start + 6 : start + 9])
+        if "sequence_start" in training:
+            assert torch.equal(batch["carry/action"][row], records["action"][env, start + 8])
+            deter = posterior["deter"][env, start + 8]
+            torch.testing.assert_close(batch["carry/deter"][row], deter, rtol=0, atol=0.01)
+    session.learner.update(batch)
+    assert set(session.learner.latents) == ({"latent/deter", "latent/stoch"} if "sequence_start" in training else set())
 
 
 def test_every_fresh_step_is_trained_once(make_session):

@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
-from training_run import board_scalars, table_scalars, tiny_config
+from training_run import TINY_AGENT, board_scalars, table_scalars, tiny_config
 
 from agents.run_folder import RunFolder
 from agents.train import train
 from agents.training.checkpoint import Checkpoints
 
 
-def start_training(folder, stop_after_syncs=None, training=None):
+def start_training(folder, stop_after_syncs=None, training=None, context="crssm"):
     """Train in this process; with ``stop_after_syncs``, kill it at that sync of a file to the disk."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if stop_after_syncs is not None:
@@ -29,7 +29,8 @@ def start_training(folder, stop_after_syncs=None, training=None):
             real(descriptor)
 
         os.fsync = fsync
-    train(tiny_config(training=training or {}), folder)
+    model = TINY_AGENT["world_model"] | {"context": context, "context_encoder": {"history": 4}}
+    train(tiny_config(training=training or {}, agent={"world_model": model}), folder)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +41,9 @@ def processes():
     return context
 
 
-def run(processes, folder, *, stop_after_syncs=None, kill_after=None, training=None):
+def run(processes, folder, *, stop_after_syncs=None, kill_after=None, training=None, context="crssm"):
     """Train in a process until it ends, or is killed; return its exit code."""
-    process = processes.Process(target=start_training, args=(folder, stop_after_syncs, training))
+    process = processes.Process(target=start_training, args=(folder, stop_after_syncs, training, context))
     process.start()
     process.join(kill_after)
     if kill_after is not None:
@@ -127,6 +128,21 @@ def test_killed_while_writing_with_stored_latents(processes, uninterrupted, tmp_
     while 0 not in codes:
         codes.append(run(processes, folder, stop_after_syncs=moments.randint(20, 60), training=training))
         assert codes[-1] in (0, -signal.SIGKILL)
+        assert len(codes) < 60
+    assert len(codes) > 2
+    assert outcome(folder) == wanted
+
+
+def test_killed_while_an_agent_infers_its_context(processes, uninterrupted, tmp_path):
+    """What it believes of the contexts of open episodes, and the scale of changes, go on as they were."""
+    training = {"start_steps": 30}
+    assert run(processes, tmp_path / "whole", training=training, context="inferred") == 0
+    wanted = outcome(tmp_path / "whole")
+    header, *_, last = (line.split(",") for line in wanted["metrics"].decode().splitlines())
+    assert float(last[header.index("context/length")]) > 0.0
+    folder, codes = tmp_path / "run", []
+    while 0 not in codes:
+        codes.append(run(processes, folder, stop_after_syncs=25, training=training, context="inferred"))
         assert len(codes) < 60
     assert len(codes) > 2
     assert outcome(folder) == wanted
