@@ -11,7 +11,7 @@ from agents.evaluation.progress import episode_progress
 from agents.evaluation.rollout import open_environments, run_episodes
 from agents.evaluation.summary import RegionSummary, make_table, summarize, write_csv
 from agents.run_folder import RunFolder, atomic_write
-from agents.training.build import configure_torch, load_agent, make_vector, training_contexts
+from agents.training.build import change_steps_of, configure_torch, load_agent, make_vector, training_contexts
 from agents.training.checkpoint import BestAgent
 from agents.training.memory import ACTING_ADVICE, memory_errors
 
@@ -39,7 +39,8 @@ def evaluate(folder: Path, episodes: int | None = None, regions: tuple[str, ...]
     known = {TRAINING: training_contexts(config), **config.contexts.evaluation.regions}
     chosen = choose_regions(known, regions, str(run.path))
     settings = config.evaluation
-    jobs = list_jobs(chosen, settings.episodes_per_context if episodes is None else episodes, settings.seed)
+    count = settings.episodes_per_context if episodes is None else episodes
+    jobs = list_jobs(chosen, count, settings.seed, change_steps_of(config, config.contexts.evaluation.change_every))
     make = partial(make_vector, config, 1, serial=True, told=set())
     console = Console()
     with (

@@ -21,7 +21,7 @@ from agents.configuration.fields import RunConfig
 from agents.errors import UserError
 
 if TYPE_CHECKING:
-    from agents.environments import Feature
+    from agents.environments import ContextualEnv, Feature
 
 Context = Mapping[str, float]
 Range = tuple[float, float]
@@ -38,12 +38,16 @@ def check_contexts(config: RunConfig, source: str) -> None:
 
     Raises:
         UserError: an unknown environment or feature, settings that do not fit it, a value out of the feature's
-            bounds, a context that lacks a feature which others of its list name, or one that is not where the name
-            of its region says. The line names `source`, the key and what would be valid.
+            bounds, a context that lacks a feature which others of its list name, one that is not where the name of
+            its region says, or contexts that change within episodes where they cannot. The line names `source`, the
+            key and what would be valid.
     """
     environment = make_environment_of(config)
     try:
         features = {feature.name: feature for feature in environment.features}
+        for part in ("training", "evaluation"):
+            if getattr(config.contexts, part).change_every is not None:
+                _check_changing(environment, f"{source}: contexts.{part}.change_every")
     finally:
         environment.close()
     training = config.contexts.training
@@ -59,6 +63,20 @@ def check_contexts(config: RunConfig, source: str) -> None:
     for region in [region for region in regions if region in CLAIMS]:
         for context in regions[region]:
             _check_claim(region, context, ranges, features, f"{source}: contexts.evaluation.regions.{region}")
+
+
+def _check_changing(environment: "ContextualEnv", place: str) -> None:
+    """Refuse contexts that change within an episode where the environment has none, or cannot follow."""
+    if not environment.features:
+        raise UserError(
+            f"{place}: the environment {environment.name!r} shows no feature that could change; valid: null"
+        )
+    if not environment.live_context:
+        raise UserError(f"{place}: the context of {environment.name!r} acts at a reset only; valid: null")
+    if environment.longest_episode is None:
+        raise UserError(
+            f"{place}: {environment.name!r} has no time limit; give environment.time_limit, or let it be null"
+        )
 
 
 def _check_values(contexts: Sequence[Context], features: Mapping[str, "Feature"], world: str, place: str) -> None:

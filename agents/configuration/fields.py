@@ -134,6 +134,12 @@ class TrainingContextsConfig(Settings):
         f"stand for it when the agent is judged. {PROTOCOL}: 100.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the draw, so that runs of other seeds share the contexts.")
+    change_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="Policy steps after which the context changes within an episode to another one of this "
+        "distribution, >= 1; null: only from episode to episode.",
+    )
 
     _expand = field_validator("contexts", mode="before")(expand_contexts)
 
@@ -162,6 +168,10 @@ class TrainingContextsConfig(Settings):
                 "round_robin": "either ranges or contexts, not both",
             }[self.distribution]
             raise ValueError(f"distribution {self.distribution!r} takes {wanted}")
+        if self.change_every is not None and self.distribution == "default":
+            raise ValueError(
+                "distribution 'default' is one context, which nothing changes to: change_every must be null"
+            )
         return self
 
 
@@ -172,6 +182,12 @@ class EvaluationContextsConfig(Settings):
         default_factory=dict,
         description="By region (such as interpolation, extrapolation, one_factor), its contexts, in the "
         "features' units. A list of values stands for one context each. `training` is always a region too.",
+    )
+    change_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="Policy steps after which a judged episode goes on to the next context of its region, in turn, "
+        ">= 1: for agents that adapt. null: it stays in the one that it began in.",
     )
 
     @field_validator("regions", mode="before")
@@ -246,6 +262,11 @@ class TrainingConfig(Settings):
         ge=0,
         description="With sequence_start zero, steps before the trained ones that only find their state, without loss "
         "or gradient, >= 0.",
+    )
+    timeouts: Literal["truncate", "terminal"] = Field(
+        default="truncate",
+        description="What an episode that is cut by its time limit teaches. truncate: that the world goes on; terminal: "
+        f"that it ends there, a fault of the published runs, to compare with them. {PROTOCOL}: terminal.",
     )
     threads: int = Field(
         default=1, ge=1, description="Threads of a torch operation; small networks are fastest with 1."

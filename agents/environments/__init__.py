@@ -7,6 +7,8 @@ from agents.environments.distributions import (
     FixedContexts,
     RoundRobin,
     UniformContexts,
+    change_steps,
+    changes_in_turn,
     draw_contexts,
 )
 from agents.environments.registry import ENVIRONMENTS, make_environment
@@ -30,6 +32,8 @@ __all__ = [
     "SubprocessVector",
     "UniformContexts",
     "VectorEnvironment",
+    "change_steps",
+    "changes_in_turn",
     "draw_contexts",
     "make_environment",
 ]

@@ -6,6 +6,7 @@ pixels) and checks of what the world gives are done here.
 """
 
 import math
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
         features: names of the features that contexts and context vectors expose, in this order; the
             others stay at their default. None exposes all.
         time_limit: steps of the original environment (not multiplied by ``action_repeat``) after which
-            an episode is truncated.
+            an episode is truncated; ``sys.maxsize`` for never.
         action_repeat: steps of the original environment per `step`; rewards are summed.
 
     Attributes:
@@ -139,6 +140,11 @@ class ContextualEnv(gymnasium.Env[Observation, Any]):
         self._world_space = observation_space
         self._picture: tuple[int, int | None] | None = None  # size and camera of what is drawn
         self.set_context({})
+
+    @property
+    def longest_episode(self) -> int | None:
+        """Calls of `step` after which an episode is truncated at the latest; None without a time limit."""
+        return None if self._time_limit == sys.maxsize else -(-self._time_limit // self._action_repeat)
 
     @abstractmethod
     def _apply_context(self, context: Mapping[str, float]) -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from agents.environments.base import Change
 from agents.errors import UserError
 
 Context = dict[str, float]
@@ -99,6 +100,28 @@ class UniformContexts:
         if change:
             return _uniform(self._ranges, self._seed, "contexts/changes", episode, change), -1
         return _uniform(self._ranges, self._seed, "contexts/fresh", episode), -1
+
+
+def change_steps(every: int | None, longest: int) -> Sequence[int]:
+    """Return before which steps of the agent the context changes: after every ``every`` steps in the same one.
+
+    Args:
+        every: steps in the same context, >= 1; None: it never changes.
+        longest: steps of the longest episode.
+    """
+    return () if every is None else range(every + 1, longest + 1, every)
+
+
+def changes_in_turn(contexts: Sequence[Mapping[str, float]], index: int, steps: Sequence[int]) -> tuple[Change, ...]:
+    """Return the changes of an episode that begins in a context of a list and goes on to the next ones, in turn.
+
+    Args:
+        contexts: the list; after its last context comes its first.
+        index: of the context that the episode begins in.
+        steps: of the agent, just before which the context changes.
+    """
+    places = [(index + number) % len(contexts) for number in range(1, len(steps) + 1)]
+    return tuple(Change(step, contexts[place], place) for step, place in zip(steps, places, strict=True))
 
 
 def draw_contexts(ranges: Mapping[str, Sequence[float]], count: int, seed: int) -> list[Context]:

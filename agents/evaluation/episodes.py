@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from agents.environments.base import Change
+from agents.environments.distributions import changes_in_turn
 from agents.errors import UserError
 from agents.seeding import seed_for
 
@@ -21,12 +23,14 @@ class Job:
         context_id: the context's place in its region.
         context: feature name to value, raw units; features left out are at their default.
         seed: of the environment, in [2**31, 2**32).
+        changes: of the context within the episode, which begins in ``context``.
     """
 
     region: str
     context_id: int
     context: Mapping[str, float]
     seed: int
+    changes: tuple[Change, ...] = ()
 
 
 def evaluation_seed(seed: int, region: str, context_id: int, episode: int) -> int:
@@ -61,13 +65,14 @@ def choose_regions(regions: Regions, names: Sequence[str] | None, run: str) -> d
     return {name: contexts for name, contexts in regions.items() if name in names}
 
 
-def list_jobs(regions: Regions, episodes: int, seed: int) -> list[Job]:
+def list_jobs(regions: Regions, episodes: int, seed: int, change_steps: Sequence[int] = ()) -> list[Job]:
     """List every episode of every context of every region.
 
     Args:
         regions: contexts by region.
         episodes: episodes per context, at least 1.
         seed: ``evaluation.seed`` of the configuration.
+        change_steps: of the agent, just before which an episode goes on to the next context of its region, in turn.
 
     Raises:
         UserError: fewer than one episode.
@@ -75,7 +80,13 @@ def list_jobs(regions: Regions, episodes: int, seed: int) -> list[Job]:
     if episodes < 1:
         raise UserError(f"episodes is {episodes}, but must be at least 1")
     return [
-        Job(region, context_id, context, evaluation_seed(seed, region, context_id, episode))
+        Job(
+            region,
+            context_id,
+            context,
+            evaluation_seed(seed, region, context_id, episode),
+            changes_in_turn(contexts, context_id, change_steps),
+        )
         for region, contexts in regions.items()
         for context_id, context in enumerate(contexts)
         for episode in range(episodes)

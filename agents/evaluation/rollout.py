@@ -80,7 +80,7 @@ class _Slot:
         if self.job < 0:
             return
         job = jobs[index]
-        self.command = Reset(seed=job.seed, context=job.context, context_id=job.context_id)
+        self.command = Reset(job.seed, job.context, job.context_id, job.changes)
         self.history = []
         self.total, self.length = 0.0, 0
 

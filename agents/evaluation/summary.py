@@ -106,6 +106,7 @@ def complete_context(context: Mapping[str, float], features: Sequence[Feature]) 
 def write_csv(episodes: Sequence[Episode], features: Sequence[Feature]) -> bytes:
     """One row per episode: region, context_id, every feature, seed, episode_return, episode_length.
 
+    The context is the one that the episode begins in; contexts that change within episodes follow from it.
     Where an episode is invalid there is also a column of that name, 0 or 1, and such episodes have no return.
     """
     text = io.StringIO(newline="")

@@ -1,6 +1,7 @@
 """From a run's configuration to its parts."""
 
 import ctypes
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -17,6 +18,7 @@ from agents.environments import (
     SerialVector,
     UniformContexts,
     VectorEnvironment,
+    change_steps,
     draw_contexts,
     make_environment,
 )
@@ -86,6 +88,21 @@ def training_distribution(config: RunConfig) -> ContextDistribution:
     if training.distribution == "round_robin":
         return RoundRobin(training_contexts(config), seed)
     return FixedContexts(training_contexts(config))
+
+
+def change_steps_of(config: RunConfig, every: int | None) -> Sequence[int]:
+    """Return before which steps of the agent the context of an episode changes.
+
+    Args:
+        config: of the run, whose environment has a time limit if ``every`` is given.
+        every: steps in the same context; None: it never changes.
+    """
+    if every is None:
+        return ()
+    environment = make_environment(config.environment.name, **config.environment.settings())
+    environment.close()
+    assert environment.longest_episode is not None  # `check_contexts` has refused it
+    return change_steps(every, environment.longest_episode)
 
 
 def make_vector(

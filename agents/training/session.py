@@ -73,6 +73,7 @@ class Session:
         vector = build.make_vector(config, config.environment.num_envs, told=self._told)
         stack.callback(vector.close)
         self._specs = build.record_specs(vector)
+        self._change_steps = build.change_steps_of(config, config.contexts.training.change_every)
         found = self.checkpoints.latest(self._load_replay)
         self.replay = found[1] if found else self._new_replay()
         agent = build.build_agent(config, vector, self.device)
@@ -86,7 +87,13 @@ class Session:
             recorder=choose_recorder(self.device, config.training.capture),
         )
         self.collector = Collector(
-            self.learner, vector, self.replay, build.training_distribution(config), seed=config.seed
+            self.learner,
+            vector,
+            self.replay,
+            build.training_distribution(config),
+            seed=config.seed,
+            change_steps=self._change_steps,
+            timeouts=config.training.timeouts,
         )
         self.validator = self._make_validator(stack)
         self.data = ExperienceData(
@@ -143,7 +150,8 @@ class Session:
         count = self.config.evaluation.validation_episodes
         make = partial(build.make_vector, self.config, 1, serial=True, told=self._told)
         environments = stack.enter_context(open_environments(make, min(count, VALIDATION_ENVS)))
-        jobs = validation_jobs(build.training_contexts(self.config), count, self.config.seed)
+        contexts = build.training_contexts(self.config)
+        jobs = validation_jobs(contexts, count, self.config.seed, self._change_steps)
         return Validator(self.learner, environments, jobs)
 
     def _restore(self, checkpoint: Checkpoint) -> None:

@@ -6,25 +6,34 @@ those of an evaluation. The agent acts greedily (mode of the policy and of the l
 
 from collections.abc import Mapping, Sequence
 
-from agents.environments import VectorEnvironment
+from agents.environments import VectorEnvironment, changes_in_turn
 from agents.evaluation.episodes import Job
 from agents.evaluation.rollout import Episode, run_episodes
 from agents.seeding import numpy_generator, seed_for
 from agents.training.learner import Learner
 
 
-def validation_jobs(contexts: Sequence[Mapping[str, float]], count: int, seed: int) -> list[Job]:
+def validation_jobs(
+    contexts: Sequence[Mapping[str, float]], count: int, seed: int, change_steps: Sequence[int] = ()
+) -> list[Job]:
     """Choose ``count`` episodes over the training contexts: each context equally often but for the remainder.
 
     Args:
         contexts: the training contexts, raw units.
         count: number of episodes.
         seed: the run's seed; the contexts of an incomplete pass are drawn without replacement.
+        change_steps: of the agent, just before which an episode goes on to the next context of the list, in turn.
     """
     order = numpy_generator(seed, "validation_contexts").permutation(len(contexts))
     chosen = [int(order[index % len(contexts)]) for index in range(count)]
     return [
-        Job("validation", choice, contexts[choice], environment_seed(seed, "validation", index))
+        Job(
+            "validation",
+            choice,
+            contexts[choice],
+            environment_seed(seed, "validation", index),
+            changes_in_turn(contexts, choice, change_steps),
+        )
         for index, choice in enumerate(chosen)
     ]
 

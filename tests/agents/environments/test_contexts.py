@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.environments import FixedContexts, RoundRobin, UniformContexts, draw_contexts, make_environment
+from agents.environments import (
+    FixedContexts,
+    RoundRobin,
+    UniformContexts,
+    change_steps,
+    draw_contexts,
+    make_environment,
+)
 from agents.errors import UserError
 
 
@@ -76,7 +83,7 @@ def test_bounds_are_inclusive():
 
 
 def test_unknown_option_and_feature_and_environment():
-    with pytest.raises(UserError, match="unknown reset option 'contxt'; valid: context, context_id"):
+    with pytest.raises(UserError, match="unknown reset option 'contxt'; valid: context, context_id, changes"):
         make_environment("cartpole").reset(options={"contxt": {}})
     with pytest.raises(UserError, match="unknown feature 'mass'; valid: g, m, l, dt"):
         make_environment("pendulum", features=["mass"])
@@ -173,3 +180,39 @@ def test_no_contexts_are_refused():
         RoundRobin([], 0)
     with pytest.raises(UserError, match="count is 0, but must be at least 1"):
         draw_contexts({"gravity": (1, 2)}, 0, 0)
+
+
+LISTED = [{"gravity": float(value)} for value in range(4)]
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [FixedContexts(LISTED), RoundRobin(LISTED, 3), UniformContexts({"gravity": (0.0, 1.0)}, 3)],
+    ids=lambda distribution: type(distribution).__name__,
+)
+def test_changes_within_episodes_are_a_function_of_episode_and_number(distribution):
+    drawn = {(e, k): distribution.context(e, k) for e in range(30) for k in range(1, 9)}
+    assert {key: distribution.context(*key) for key in reversed(drawn)} == drawn
+    if isinstance(distribution, UniformContexts):
+        values = [context["gravity"] for context, _ in drawn.values()]
+        assert len(set(values)) == len(values) and 0.4 < np.mean(values) < 0.6
+        assert {index for _, index in drawn.values()} == {-1}
+    else:
+        assert all(context == LISTED[index] for context, index in drawn.values())
+        for episode in range(30):  # each context once in a pass, and the first pass is followed by a second
+            for start in (1, 5):
+                assert {drawn[episode, start + k][1] for k in range(4)} == set(range(4))
+    if isinstance(distribution, RoundRobin):  # every episode has orders of its own
+        assert len({tuple(drawn[episode, k][1] for k in range(1, 9)) for episode in range(30)}) > 25
+    assert distribution.context(5) == distribution.context(5, 0)
+
+
+def test_fixed_contexts_change_to_the_next_in_the_list():
+    assert [FixedContexts(LISTED).context(2, change)[1] for change in range(5)] == [2, 3, 0, 1, 2]
+
+
+def test_the_context_changes_after_every_so_many_steps():
+    assert list(change_steps(4, 12)) == [5, 9]
+    assert list(change_steps(4, 13)) == [5, 9, 13]
+    assert list(change_steps(1, 3)) == [2, 3]
+    assert list(change_steps(5, 5)) == list(change_steps(None, 100)) == []
