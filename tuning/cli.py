@@ -24,10 +24,20 @@ COMMANDS = {
         "dream_command",
         "dream against what happened: dreamtune dream runs/cartpole",
     ),
+    "latents": (
+        "agents.commandline",
+        "latents_command",
+        "what latents tell of the context: dreamtune latents runs/cartpole",
+    ),
     "curve": (
         "agents.commandline",
         "curve_command",
         "learning curve over seeds: dreamtune curve runs/a runs/b",
+    ),
+    "report": (
+        "tuning.report",
+        "report_command",
+        "everything runs hold as one HTML file: dreamtune report runs",
     ),
 }
 
