@@ -24,7 +24,9 @@ class EnvironmentConfig(Settings):
     """The environment and how many copies of it are stepped together."""
 
     name: str = Field(
-        default="cartpole", description="cartpole, pendulum, dmc/<domain>/<task>, gym/<id>, or one of an extra."
+        default="cartpole",
+        description="cartpole, pendulum, acrobot, mountain_car, mountain_car_continuous, dmc/<domain>/<task>, "
+        "gym/<id>, or one of an extra.",
     )
     num_envs: int = Field(default=4, ge=1, description=f"Environments stepped together, >= 1. {PROTOCOL}: 4.")
     features: tuple[str, ...] | None = Field(
@@ -265,8 +267,8 @@ class TrainingConfig(Settings):
     )
     timeouts: Literal["truncate", "terminal"] = Field(
         default="truncate",
-        description="What an episode that is cut by its time limit teaches. truncate: that the world goes on; terminal: "
-        f"that it ends there, a fault of the published runs, to compare with them. {PROTOCOL}: terminal.",
+        description="What an episode that is cut by its time limit teaches. truncate: that the world goes on; "
+        f"terminal: that it ends there, a fault of the published runs, to compare with them. {PROTOCOL}: terminal.",
     )
     threads: int = Field(
         default=1, ge=1, description="Threads of a torch operation; small networks are fastest with 1."

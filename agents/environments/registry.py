@@ -8,7 +8,7 @@ from typing import Any
 from agents.environments.atari import Atari
 from agents.environments.base import DRAWN_SIZE, ContextualEnv, Observations
 from agents.environments.box2d import BipedalWalker, LunarLander
-from agents.environments.classic import CartPole, Pendulum
+from agents.environments.classic import Acrobot, CartPole, MountainCar, MountainCarContinuous, Pendulum
 from agents.environments.crafter import Crafter
 from agents.environments.minigrid import MiniGrid
 from agents.errors import UserError
@@ -31,6 +31,9 @@ def _gymnasium(*parts: str, **settings: Any) -> ContextualEnv:
 ENVIRONMENTS: dict[str, Callable[..., ContextualEnv]] = {
     "cartpole": CartPole,
     "pendulum": Pendulum,
+    "acrobot": Acrobot,
+    "mountain_car": MountainCar,
+    "mountain_car_continuous": MountainCarContinuous,
     "dmc/<domain>/<task>": _dm_control,
     "gym/<id>": _gymnasium,
     "gym/<namespace>/<id>": _gymnasium,
@@ -59,8 +62,8 @@ def make_environment(
     Args:
         name: a key of `ENVIRONMENTS`: ``cartpole``, ``pendulum``, ``dmc/walker/walk``, ...
         features: names of the features that contexts and context vectors expose, in this order (None: all).
-        time_limit: steps of the original environment until truncation (None: 500 for cartpole, 200 for
-            pendulum, 1000 for dmc, what is registered for gym).
+        time_limit: steps of the original environment until truncation (None: the original's own, such as 500
+            for cartpole, 1000 for dmc, what is registered for gym).
         action_repeat: steps of the original environment per step.
         observations: ``state``, ``pixels`` or ``both``, see `ContextualEnv.observe` (None: the world's own).
         image_size: height and width of images (None: 64, and what they have where a world gives them in one size).
