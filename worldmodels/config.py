@@ -86,7 +86,7 @@ class ContextEncoderConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: Width = Field(default=8, description="Width of the inferred code. arXiv 2508.20294: 8.")
-    layers: Width = Field(default=2, description="Layers of the evidence network and of the forward dynamics.")
+    layers: Width = Field(default=2, description="Layers of the networks that predict the next observation.")
     memory: float = Field(
         default=64.0,
         gt=1.0,

@@ -1,16 +1,18 @@
 """The context inferred from transitions, for agents that are not told it.
 
-Every transition of an episode is evidence: a network reads from it what the context's code seems to be and how
-precisely it tells. The code is the precision-weighted mean of all evidence so far, under a unit prior at zero, and old
-evidence fades. So the code starts at zero with every episode and sharpens within it, in a state of constant size.
+A network predicts the next change of the observation as ``base + basis @ code``, where base and basis depend on the
+situation and the action, and the code [Z] on the world alone. Given the networks the code is then a linear regression:
+under a unit normal prior its posterior is known in closed form, from all transitions of the episode so far, and it
+sharpens with each of them. Old evidence fades, so that a code can follow a world that changes. The code that the agent
+is given is the posterior's mean; where nothing has been seen it is zero.
 
-What trains it is the next change of the observation, predicted from the present situation, the action and the code
-(forward dynamics). No label of the context takes part: the probe, which tells how much of the true context the code
-holds, learns beside it and gives nothing back. The modules that see the code send no gradient into it either.
+What trains base, basis and noise is the probability of every next change under the posterior before it (forward
+dynamics), through the regression. No label of the context takes part: the probe, which tells how much of the true
+context the code holds, learns beside it and gives nothing back. The modules that see the code send it no gradient.
 
-Sources: evidence as Gaussian factors, whose order does not matter, arXiv 1903.08254 (PEARL, section 4.1), here without
-sampling and with fading; forward dynamics as the only teacher and a detached code arXiv 2508.20294 (DALI), where the
-encoder is a transformer over a window instead.
+Sources: arXiv 1807.08912 (ALPaCA, eqs. 3 to 6: Bayesian regression on learned features, trained by its posterior
+predictive; here with a learned diagonal noise, a fixed prior, and fading as in recursive least squares); forward
+dynamics as the only teacher of a detached code as in arXiv 2508.20294 (DALI), where the encoder is a transformer.
 
 Symbols: B batch; T time; N any leading dimensions; Y measured width; I the part of it that is of images; A action;
 Z code; F context.
@@ -25,11 +27,13 @@ from worldmodels.config import ContextEncoderConfig
 from worldmodels.layers import Head, Linear
 
 CHANGE_RATE = 0.01  # of the moving mean square of changes, per update
-_SMALLEST = 1e-12  # a mean square below this is no change
+SMALLEST_VARIANCE = 1e-5  # of the noise, in mean squares of changes: 3 thousandths of a usual change
+_NO_CHANGE = 1e-12  # a mean square below this
+_NOISE_SPEED = 10.0  # the optimizer's steps are of one size for all parameters; the noise falls by powers of ten
 
 
 class ContextEncoder(nn.Module):
-    """Evidence of transitions, their pooling, forward dynamics and the probe.
+    """Forward dynamics that are linear in the code, the regression for the code, and the probe.
 
     Args:
         config: sizes.
@@ -45,22 +49,26 @@ class ContextEncoder(nn.Module):
         self, config: ContextEncoderConfig, units: int, measured: int, images: int, action: int, context: int
     ) -> None:
         super().__init__()
-        self.size, self.images = config.size, images
+        self.size, self.measured, self.images = config.size, measured, images
         self.fade = 1.0 - 1.0 / config.memory
-        situation = measured + images
-        self.evidence = Head(situation + action + measured, units, config.layers, 2 * self.size)
-        self.forward_model = Head(situation + action + self.size, units, config.layers, measured)
+        known = measured + images + action
+        self.base = Head(known, units, config.layers, measured)
+        self.basis = Head(known, units, config.layers, measured * self.size)
+        self.noise = Noise(measured)
         self.probe = Linear(self.size, context)
 
     def initial(self, batch: int, like: Tensor) -> dict[str, Tensor]:
         """Return the belief before any transition.
 
-        ``measured`` [B, Y] and ``change`` [B, I] of the last observation, ``total`` and ``moment`` [B, Z]: the summed
-        precision of the evidence, and its precision-weighted sum.
+        ``measured`` [B, Y] and ``change`` [B, I] of the last observation; of the evidence the summed ``precision``
+        [B, Z, Z] and ``moment`` [B, Z].
         """
-        width = self.forward_model.output.out_features
-        sizes = {"measured": width, "change": self.images, "total": self.size, "moment": self.size}
-        return {name: like.new_zeros(batch, size) for name, size in sizes.items()}
+        return {
+            "measured": like.new_zeros(batch, self.measured),
+            "change": like.new_zeros(batch, self.images),
+            "precision": like.new_zeros(batch, self.size, self.size, dtype=torch.float64),
+            "moment": like.new_zeros(batch, self.size, dtype=torch.float64),
+        }
 
     def step(
         self,
@@ -84,12 +92,14 @@ class ContextEncoder(nn.Module):
         """
         kept = keep.to(measured.dtype).unsqueeze(-1)
         change = (measured - belief["measured"]) * inverse_root(mean_square) * kept
-        situation = torch.cat([belief["measured"], belief["change"]], -1)
-        mean, precision = self._evidence(situation, action, change)
-        total = (self.fade * belief["total"] + precision) * kept
-        moment = (self.fade * belief["moment"] + precision * mean) * kept
+        base, basis = self._dynamics(torch.cat([belief["measured"], belief["change"]], -1), action)
+        with torch.autocast(measured.device.type, enabled=False):
+            precision, moment = self._evidence(base, basis, change)
+        precision = (self.fade * belief["precision"] + precision) * kept.unsqueeze(-1)
+        moment = (self.fade * belief["moment"] + moment) * kept
+        code, _ = posterior(precision, moment)
         seen = change[..., change.shape[-1] - self.images :]
-        return moment / (1 + total), {"measured": measured, "change": seen, "total": total, "moment": moment}
+        return code.to(measured.dtype), {"measured": measured, "change": seen, "precision": precision, "moment": moment}
 
     def sequence(
         self,
@@ -107,30 +117,93 @@ class ContextEncoder(nn.Module):
             mean_square: of changes, see `moved_mean_square`.
 
         Returns:
-            ``code`` [B, T, Z]; and of the T - 1 transitions: ``change`` and its prediction ``predicted``, both
-            [B, T-1, Y] in root mean squares, and ``valid`` [B, T-1], false for those that cross a reset.
+            ``code`` [B, T, Z]; and of the T - 1 transitions: ``change`` in root mean squares and its prediction from
+            the code before it, ``predicted``, with its ``variance``, [B, T-1, Y] each; and ``valid`` [B, T-1], false
+            for those that cross a reset.
         """
         keep = ~is_first
-        moved = (measured[:, 1:] - measured[:, :-1]) * inverse_root(mean_square) * keep[:, 1:].unsqueeze(-1)
-        changes = F.pad(moved, (0, 0, 1, 0))
-        situation = torch.cat([measured, changes[..., changes.shape[-1] - self.images :]], -1)
-        mean, precision = self._evidence(situation[:, :-1], action[:, :-1], moved)
-        weights = fading(is_first, self.fade, measured)[:, :, 1:]
+        change = (measured[:, 1:] - measured[:, :-1]) * inverse_root(mean_square) * keep[:, 1:].unsqueeze(-1)
+        padded = F.pad(change, (0, 0, 1, 0))
+        situation = torch.cat([measured, padded[..., padded.shape[-1] - self.images :]], -1)
+        base, basis = self._dynamics(situation[:, :-1], action[:, :-1])
         with torch.autocast(measured.device.type, enabled=False):
-            code = (weights @ (precision * mean)) / (1 + weights @ precision)
-        known = torch.cat([situation[:, :-1], _executed(action[:, :-1]), code[:, :-1]], -1)
-        predicted = self.forward_model(known)
-        return {"code": code, "change": moved, "predicted": predicted, "valid": keep[:, 1:]}
+            precision, moment = self._evidence(base, basis, change)
+            weights = fading(is_first, self.fade, moment)[:, :, 1:]
+            summed = (weights @ precision.flatten(2)).unflatten(-1, (self.size, self.size))
+            code, covariance = (value.to(measured.dtype) for value in posterior(summed, weights @ moment))
+            predicted = base + (basis @ code[:, :-1].unsqueeze(-1)).squeeze(-1)
+            uncertainty = ((basis @ covariance[:, :-1]) * basis).sum(-1)
+        variance = self.noise.variance + uncertainty
+        known = {"change": change, "predicted": predicted, "variance": variance, "valid": keep[:, 1:]}
+        return {"code": code, **known}
 
-    def _evidence(self, situation: Tensor, action: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and precision [..., Z] of what transitions tell of the code."""
-        mean, precision = self.evidence(torch.cat([situation, _executed(action), change], -1)).chunk(2, -1)
-        return mean, F.softplus(precision)
+    def _dynamics(self, situation: Float[Tensor, "*N I"], action: Float[Tensor, "*N A"]) -> tuple[Tensor, Tensor]:
+        """Base [..., Y] and basis [..., Y, Z] of the next change, in root mean squares.
+
+        Actions count as the environment takes them: continuous ones may be sampled beyond their range.
+        """
+        known = torch.cat([situation, action.clamp(-1.0, 1.0)], -1)
+        return self.base(known), self.basis(known).unflatten(-1, (self.measured, self.size))
+
+    def _evidence(self, base: Tensor, basis: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+        """What transitions tell of the code: precision [..., Z, Z] and precision times mean [..., Z], in float64.
+
+        Some directions are known millions of times better than others, which float32 would not tell from none.
+        """
+        basis = basis.double()
+        weighted = basis.mT / self.noise.variance
+        return weighted @ basis, (weighted @ (change - base).double().unsqueeze(-1)).squeeze(-1)
 
 
-def _executed(action: Float[Tensor, "*N A"]) -> Float[Tensor, "*N A"]:
-    """Actions as the environment takes them: continuous ones may be sampled beyond their range."""
-    return action.clamp(-1.0, 1.0)
+class Noise(nn.Module):
+    """The variance of what base and basis do not explain, one for each measured number."""
+
+    def __init__(self, measured: int) -> None:
+        super().__init__()
+        self.raw = nn.Parameter(torch.empty(measured))
+
+    def initialize(self, generator: torch.Generator) -> None:
+        """Start at the mean square of the changes, as if nothing were explained."""
+        nn.init.zeros_(self.raw)
+
+    @property
+    def variance(self) -> Float[Tensor, " Y"]:
+        """In mean squares of changes."""
+        return (_NOISE_SPEED * self.raw).exp() + SMALLEST_VARIANCE
+
+
+def posterior(
+    precision: Float[Tensor, "*N Z Z"], moment: Float[Tensor, "*N Z"]
+) -> tuple[Float[Tensor, "*N Z"], Float[Tensor, "*N Z Z"]]:
+    """Mean and covariance of the code after evidence, under a unit normal prior."""
+    identity = torch.eye(moment.shape[-1], device=moment.device, dtype=moment.dtype)
+    covariance = inverse(precision + identity)
+    return (covariance @ moment.unsqueeze(-1)).squeeze(-1), covariance
+
+
+def inverse(matrix: Float[Tensor, "*N Z Z"]) -> Float[Tensor, "*N Z Z"]:
+    """Inverse of positive definite matrices by Gauss-Jordan elimination, which for these needs no pivoting.
+
+    By hand, since libraries' inverses can neither be recorded in a CUDA graph everywhere nor skip their checks.
+    """
+    size = matrix.shape[-1]
+    identity = torch.eye(size, device=matrix.device, dtype=matrix.dtype)
+    rows = torch.cat([matrix, identity.expand_as(matrix)], -1)
+    for k in range(size):
+        pivot = rows[..., k, :] / rows[..., k, k].unsqueeze(-1)
+        rows = rows - (rows[..., k] - identity[k]).unsqueeze(-1) * pivot.unsqueeze(-2)
+    return rows[..., size:]
+
+
+def predictive_loss(inference: dict[str, Tensor]) -> Float[Tensor, ""]:
+    """Mean over valid transitions and measured numbers of the changes' negative log density, without the constant.
+
+    Args:
+        inference: from `ContextEncoder.sequence`.
+    """
+    valid, variance = inference["valid"].to(inference["change"].dtype), inference["variance"]
+    surprise = (inference["change"] - inference["predicted"]).square() / variance + variance.log()
+    return 0.5 * (surprise.mean(-1) * valid).sum() / valid.sum().clamp_min(1.0)
 
 
 def fading(is_first: Bool[Tensor, "B T"], fade: float, like: Tensor) -> Float[Tensor, "B T T"]:
@@ -147,7 +220,7 @@ def fading(is_first: Bool[Tensor, "B T"], fade: float, like: Tensor) -> Float[Te
 
 def inverse_root(mean_square: Float[Tensor, " Y"]) -> Float[Tensor, " Y"]:
     """1 / sqrt(mean_square), and 0 for what never changed."""
-    return torch.where(mean_square > _SMALLEST, mean_square.clamp_min(_SMALLEST).rsqrt(), 0.0)
+    return torch.where(mean_square > _NO_CHANGE, mean_square.clamp_min(_NO_CHANGE).rsqrt(), 0.0)
 
 
 def moved_mean_square(

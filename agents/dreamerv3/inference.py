@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agents.dreamerv3.networks import Networks
-from worldmodels.context_encoder import moved_mean_square
+from worldmodels.context_encoder import moved_mean_square, predictive_loss
 
 HISTORY = "history/"
 
@@ -57,13 +57,11 @@ def inference_losses(
         context: the true one, normalized.
 
     Returns:
-        Losses [] ``transition``, the squared error of predicted changes over their mean square, and ``probe``, that of
-        the context that a linear map tells from the code; and metrics [] ``context/<feature>``, the probe's root mean
-        square error in half widths of the training range.
+        Losses [] ``transition``, see `predictive_loss`, and ``probe``, the squared error of the context that a linear
+        map tells from the code; and metrics [] ``context/<feature>``, the root of that error in half widths of the
+        training range.
     """
-    valid = inference["valid"].to(context.dtype)
-    error = (inference["predicted"] - inference["change"]).square().mean(-1)
-    losses = {"transition": (error * valid).sum() / valid.sum().clamp_min(1.0)}
+    losses = {"transition": predictive_loss(dict(inference))}
     model = networks.world_model
     if not model.context_names:
         return losses, {}

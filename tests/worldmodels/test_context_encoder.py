@@ -2,12 +2,24 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from pydantic import ValidationError
+from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from worldmodels.config import ContextEncoderConfig, ContextFlags
-from worldmodels.context_encoder import CHANGE_RATE, ContextEncoder, fading, inverse_root, moved_mean_square
+from worldmodels.context_encoder import (
+    CHANGE_RATE,
+    SMALLEST_VARIANCE,
+    ContextEncoder,
+    fading,
+    inverse,
+    inverse_root,
+    moved_mean_square,
+    posterior,
+    predictive_loss,
+)
 from worldmodels.layers import initialize
 
 B, T, Y, IMAGES, A, Z, F = 3, 9, 5, 2, 2, 4, 2
@@ -19,7 +31,7 @@ def encoder(images: int = IMAGES) -> ContextEncoder:
     module = ContextEncoder(config, 8, Y, images, A, F).double()
     initialize(module, torch.Generator().manual_seed(0))
     for parameter in module.parameters():  # of no special kind: biases, too
-        parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)).double()
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)).double()
     return module.requires_grad_(False)
 
 
@@ -33,42 +45,48 @@ def sequences(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def by_hand(module: ContextEncoder, measured: Tensor, action: Tensor, is_first: Tensor, mean_square: Tensor):
-    """Codes [B, T, Z] and predictions [B, T-1, Y], one sequence, one transition at a time."""
-    root = mean_square.numpy() ** 0.5
-    codes, predictions = np.zeros((B, T, Z)), np.zeros((B, T - 1, Y))
+    """Codes [B, T, Z], predictions and variances [B, T-1, Y], one sequence, one transition at a time."""
+    root, noise = mean_square.numpy() ** 0.5, np.exp(10 * module.noise.raw.numpy()) + SMALLEST_VARIANCE
+    codes, predicted, variance = np.zeros((B, T, Z)), np.zeros((B, T - 1, Y)), np.zeros((B, T - 1, Y))
     for b in range(B):
         y, a, first = measured[b].numpy(), np.clip(action[b].numpy(), -1, 1), is_first[b].numpy()
         change = [np.zeros(Y) if t == 0 or first[t] else (y[t] - y[t - 1]) / root for t in range(T)]
-        situation = [np.concatenate([y[t], change[t][Y - module.images :]]) for t in range(T)]
-        evidence: list[tuple[int, np.ndarray, np.ndarray]] = []  # (step, mean, precision) of this episode
+        known = [torch.from_numpy(np.concatenate([y[t], change[t][Y - module.images :], a[t]])) for t in range(T)]
+        dynamics = [(module.base(x).numpy(), module.basis(x).numpy().reshape(Y, Z)) for x in known]
+        evidence: list[int] = []  # steps of this episode that a transition led to
         for t in range(T):
-            if first[t]:
-                evidence = []
-            elif t:
-                seen = np.concatenate([situation[t - 1], a[t - 1], change[t]])
-                mean, raw = np.split(module.evidence(torch.from_numpy(seen)).numpy(), 2)
-                evidence.append((t, mean, np.log1p(np.exp(raw))))
-            faded = [((1 - 1 / MEMORY) ** (t - i) * precision, mean) for i, mean, precision in evidence]
-            total = sum((weight for weight, _ in faded), np.zeros(Z))
-            codes[b, t] = sum((weight * mean for weight, mean in faded), np.zeros(Z)) / (1 + total)
+            evidence = [] if first[t] else evidence + [t] * (t > 0)
+            precision, moment = np.eye(Z), np.zeros(Z)
+            for i in evidence:
+                base, basis = dynamics[i - 1]
+                weight = (1 - 1 / MEMORY) ** (t - i)
+                precision += weight * basis.T @ np.diag(1 / noise) @ basis
+                moment += weight * basis.T @ np.diag(1 / noise) @ (change[i] - base)
+            codes[b, t] = np.linalg.solve(precision, moment)
             if t < T - 1:
-                known = torch.from_numpy(np.concatenate([situation[t], a[t], codes[b, t]]))
-                predictions[b, t] = module.forward_model(known).numpy()
-    return codes, predictions
+                base, basis = dynamics[t]
+                predicted[b, t] = base + basis @ codes[b, t]
+                variance[b, t] = noise + np.diag(basis @ np.linalg.inv(precision) @ basis.T)
+    return codes, predicted, variance
 
 
 @pytest.mark.parametrize("images", [0, IMAGES])
 def test_sequence_equals_the_formulas_one_transition_at_a_time(images: int) -> None:
     module, data = encoder(images), sequences()
     found = module.sequence(*data)
-    codes, predictions = by_hand(module, *data)
-    np.testing.assert_allclose(found["code"].numpy(), codes, atol=1e-12)
-    np.testing.assert_allclose(found["predicted"].numpy(), predictions, atol=1e-12)
+    codes, predicted, variance = by_hand(module, *data)
+    np.testing.assert_allclose(found["code"].numpy(), codes, atol=1e-9)
+    np.testing.assert_allclose(found["predicted"].numpy(), predicted, atol=1e-9)
+    np.testing.assert_allclose(found["variance"].numpy(), variance, rtol=1e-9)
     measured, _, is_first, mean_square = (value.numpy() for value in data)
     np.testing.assert_array_equal(found["valid"].numpy(), ~is_first[:, 1:])
     change = np.diff(measured, axis=1) / np.sqrt(mean_square)
     change[is_first[:, 1:]] = 0.0
     np.testing.assert_allclose(found["change"].numpy(), change, atol=1e-12)
+    places = ~is_first[:, 1:]
+    density = -scipy.stats.norm.logpdf(change[places], predicted[places], np.sqrt(variance[places]))
+    expected = density.mean() - 0.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(predictive_loss(found).item(), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("images", [0, IMAGES])
@@ -79,7 +97,7 @@ def test_steps_equal_the_sequence(images: int) -> None:
     belief, before = module.initial(B, measured), torch.zeros(B, A).double()
     for t in range(T):
         code, belief = module.step(belief, measured[:, t], before, ~is_first[:, t], mean_square)
-        torch.testing.assert_close(code, whole[:, t], rtol=0, atol=1e-12)
+        torch.testing.assert_close(code, whole[:, t], rtol=0, atol=1e-9)
         before = action[:, t]
 
 
@@ -96,17 +114,33 @@ def test_codes_and_predictions_know_nothing_of_what_comes_later() -> None:
         assert (other["code"][inside, t] != found["code"][inside, t]).any(-1).all()  # and something of what came
 
 
-def test_a_code_is_zero_without_evidence_and_the_evidence_with_much() -> None:
-    module, mean_square = encoder(0), torch.ones(Y).double()
-    alike, action = torch.zeros(1, 400, Y).double(), torch.zeros(1, 400, A).double()
-    is_first = torch.zeros(1, 400, dtype=torch.bool)
-    is_first[0, 0] = True
-    code = module.sequence(alike, action, is_first, mean_square)["code"][0]
-    mean, raw = module.evidence(torch.zeros(Y + A + Y).double()).chunk(2)
-    precision = torch.nn.functional.softplus(raw)
-    assert torch.equal(code[0], torch.zeros(Z).double())
-    total = precision * MEMORY  # of a geometric series
-    torch.testing.assert_close(code[-1], total * mean / (1 + total), rtol=0, atol=1e-9)
+def test_code_of_a_linear_world_is_the_ridge_regression() -> None:
+    """No fading, and base and basis that are known: the closed form of scikit-learn."""
+    rng = np.random.default_rng(0)
+    basis, truth = rng.normal(size=(50, Y, Z)), rng.normal(size=Z)
+    change = basis @ truth + 0.1 * rng.normal(size=(50, Y))
+    precision, moment = (basis.transpose(0, 2, 1) @ basis).sum(0) / 0.01, np.einsum("tyz,ty->z", basis, change) / 0.01
+    mean, covariance = posterior(torch.from_numpy(precision), torch.from_numpy(moment))
+    ridge = Ridge(alpha=0.01, fit_intercept=False).fit(basis.reshape(-1, Z), change.ravel())
+    np.testing.assert_allclose(mean.numpy(), ridge.coef_, rtol=1e-9)
+    np.testing.assert_allclose(covariance.numpy(), np.linalg.inv(precision + np.eye(Z)), atol=1e-12)
+    assert np.abs(mean.numpy() - truth).max() < 0.05
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e4, 1e8])
+def test_inverse_of_positive_definite_matrices(spread: float) -> None:
+    rng = np.random.default_rng(0)
+    rotation = np.linalg.qr(rng.normal(size=(20, 8, 8)))[0]
+    matrix = rotation @ np.diag(np.geomspace(1.0, spread, 8)) @ rotation.transpose(0, 2, 1)
+    found = inverse(torch.from_numpy(matrix)).numpy()
+    np.testing.assert_allclose(found @ matrix, np.broadcast_to(np.eye(8), matrix.shape), atol=1e-14 * spread + 1e-13)
+
+
+def test_a_new_episode_knows_nothing() -> None:
+    module, (measured, action, is_first, mean_square) = encoder(), sequences()
+    found = module.sequence(measured, action, is_first, mean_square)
+    assert not found["code"][:, 0].any() and not found["code"][is_first].any()
+    assert found["code"][~is_first][1:].any()
 
 
 def test_fading_by_hand() -> None:
@@ -151,7 +185,7 @@ def test_it_learns_what_a_hidden_gain_does_and_with_it_the_gain() -> None:
 
     for _ in range(300):
         _, found = sample(32)
-        loss = (found["predicted"] - found["change"]).square().mean()
+        loss = predictive_loss(found)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
