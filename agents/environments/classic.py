@@ -1,8 +1,8 @@
 """Gymnasium's classic control with contexts: CartPole, Pendulum, Acrobot and both MountainCars.
 
 The dynamics are Gymnasium's own: an inner world whose parameters are overwritten, so that at the default context
-every observation, reward and termination equals the original's. Where an original writes gravity into its equations as a
-number, a subclass varies it without writing these equations anew: `_Acrobot`, `_MountainCarContinuous`.
+every observation, reward and termination equals the original's. Where an original writes gravity into its
+equations as a number, a subclass varies it without writing them anew: `_Acrobot`, `_MountainCarContinuous`.
 """
 
 import math

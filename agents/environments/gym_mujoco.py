@@ -23,9 +23,9 @@ _DIVERGED = ("mjWARN_BADQPOS", "mjWARN_BADQVEL", "mjWARN_BADQACC", "mjWARN_BADCT
 class GymnasiumMujoco(GymnasiumEnv):
     """One of Gymnasium's MuJoCo environments, such as ``HalfCheetah-v5``, with contexts.
 
-    The features are those that can act on the model (`ModelEditor`). A simulation that diverges, which the
-    original sets back silently, is an `InvalidStep`. Pictures follow the body where the model has a camera
-    called "track". Arguments: see `GymnasiumEnv`.
+    The features are those that can act on the model (`ModelEditor`), with the masses of its bodies and the floor's
+    friction among them. A simulation that diverges, which the original sets back silently, is an `InvalidStep`.
+    Pictures follow the body where the model has a camera called "track". Arguments: see `GymnasiumEnv`.
     """
 
     def __init__(self, spec: EnvSpec, **settings: Any) -> None:
@@ -33,7 +33,7 @@ class GymnasiumMujoco(GymnasiumEnv):
             world = make_world(spec)
         original: Any = world.unwrapped
         self._model, self._data = original.model, original.data
-        self._editor = ModelEditor(self._model)
+        self._editor = ModelEditor(self._model, parts=True)
         super().__init__(spec, world, self._editor.features, **settings)
         track = mujoco.mj_name2id(self._model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
         camera = FREE_CAMERA if track < 0 else track

@@ -43,12 +43,14 @@ class ModelEditor:
 
     Args:
         model: a ``mujoco.MjModel`` at its defaults.
+        parts: whether there are also features of single parts: ``<body>_mass`` of every body with a name and a mass,
+            with its inertia in proportion, and ``floor_friction``.
 
     Attributes:
         features: those that can act on this model, see `_acting`.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, parts: bool = False) -> None:
         self._model = model
         fields = [*_MASS_FIELDS, *(field for fields in _FACTOR_FIELDS.values() for field in fields)]
         self._defaults = {field: getattr(model, field).copy() for field in fields}
@@ -56,22 +58,34 @@ class ModelEditor:
         self._gravity = model.opt.gravity.copy()
         self._mass_model = copy.copy(model)  # where derived masses are computed, lest other fields change
         self._mass_data = mujoco.MjData(self._mass_model)
-        candidates = self._candidates()
+        self._bodies = self._massive_bodies() if parts else {}
+        self._floors, floor_friction = self._floor() if parts else (np.zeros(0, int), None)
+        self._factors = {"body_mass": 1.0, **dict.fromkeys(self._bodies, 1.0)}  # on masses, at present
+        self._frictions = {"geom_friction": 1.0, "floor_friction": 1.0}  # factors, at present
+        masses = {name: float(self._defaults["body_mass"][body]) for name, body in self._bodies.items()}
+        self._units = {"body_mass": 1.0, "geom_friction": 1.0, "floor_friction": floor_friction or 1.0, **masses}
+        candidates = self._candidates() + self._candidates_of_parts(floor_friction)
         names = self._acting(candidates)
         self.features = tuple(feature for feature in candidates if feature.name in names)
 
     def apply(self, context: Mapping[str, float]) -> None:
         """Write the context's features (raw units) and what is derived from them; leave the others alone."""
         for name, value in context.items():
-            if name in _FACTOR_FIELDS:
+            if name in self._factors:
+                self._factors[name] = value / self._units[name]
+            elif name in self._frictions:
+                self._frictions[name] = value / self._units[name]
+            elif name in _FACTOR_FIELDS:
                 for field in _FACTOR_FIELDS[name]:
                     self._write(field, self._defaults[field] * value)
             elif name == "gravity":
                 self._set_gravity(value)
-            elif name == "body_mass":
-                self._set_mass(value)
             else:  # density, viscosity
                 setattr(self._model.opt, name, value)
+        if self._factors.keys() & context:
+            self._set_masses()
+        if self._frictions.keys() & context:
+            self._set_frictions()
 
     def overwritten(self) -> bool:
         """Return whether someone else has changed an array since `apply`."""
@@ -85,17 +99,49 @@ class ModelEditor:
         size = math.hypot(*self._gravity)
         self._model.opt.gravity[:] = self._gravity * (value / size) if size else (0.0, 0.0, 0.0 - value)
 
-    def _set_mass(self, factor: float) -> None:
-        """Scale masses and inertias alike, so that shapes for fluid forces stay, and derive what follows."""
+    def _set_masses(self) -> None:
+        """Scale each body's mass and inertia alike, so that shapes for fluid forces stay, and derive what follows."""
+        factors = np.full(self._model.nbody, self._factors["body_mass"])
+        for name, body in self._bodies.items():
+            factors[body] *= self._factors[name]
         source: Any = self._defaults
-        if factor != 1.0:
+        if (factors != 1.0).any():
             model = self._mass_model
-            model.body_mass[:] = self._defaults["body_mass"] * factor
-            model.body_inertia[:] = self._defaults["body_inertia"] * factor
+            model.body_mass[:] = self._defaults["body_mass"] * factors
+            model.body_inertia[:] = self._defaults["body_inertia"] * factors[:, None]
             mujoco.mj_setConst(model, self._mass_data)
             source = {field: getattr(model, field).copy() for field in _MASS_FIELDS}
         for field in _MASS_FIELDS:
             self._write(field, source[field])
+
+    def _set_frictions(self) -> None:
+        for field in _FACTOR_FIELDS["geom_friction"]:
+            value = self._defaults[field] * self._frictions["geom_friction"]
+            if field == "geom_friction":
+                value[self._floors, 0] *= self._frictions["floor_friction"]
+            self._write(field, value)
+
+    def _massive_bodies(self) -> dict[str, int]:
+        """Return the body of every feature ``<body>_mass``."""
+        named = {f"{self._model.body(body).name}_mass": body for body in range(1, self._model.nbody)}
+        named.pop("_mass", None)  # those without a name
+        return {name: body for name, body in named.items() if self._model.body_mass[body] > 0.0}
+
+    def _floor(self) -> tuple[np.ndarray, float | None]:
+        """Return the world's own geoms that may be touched and their sliding friction; None if it is no one number."""
+        model = self._model
+        floors = np.flatnonzero((model.geom_bodyid == 0) & ((model.geom_contype != 0) | (model.geom_conaffinity != 0)))
+        frictions = set(model.geom_friction[floors, 0].tolist())
+        return floors, frictions.pop() if len(frictions) == 1 else None
+
+    def _candidates_of_parts(self, floor_friction: float | None) -> tuple[Feature, ...]:
+        masses = [
+            Feature(name, "kg", self._units[name], 1e-3, 1e3, "mass of this body, before the factor body_mass")
+            for name in self._bodies
+        ]
+        floor = "sliding friction of the floor, before geom_friction; of its two geoms' a contact has the larger one"
+        floors = [Feature("floor_friction", "1", floor_friction, 0.0, 100.0, floor)] if floor_friction else []
+        return (*masses, *floors)
 
     def _candidates(self) -> tuple[Feature, ...]:
         option = self._model.opt
@@ -122,7 +168,7 @@ class ModelEditor:
         for state in chain(self._random_states(), self._visited_states()):
             before = self._acceleration(data, state)
             for feature in tuple(undecided):
-                self.apply({feature.name: 2.0 * feature.default or 1.0})
+                self.apply({feature.name: self._probe(feature)})
                 change = np.abs(self._acceleration(data, state) - before)
                 if (change > _RELATIVE_CHANGE * (1.0 + np.abs(before).max())).any():
                     acting.add(feature.name)
@@ -131,6 +177,12 @@ class ModelEditor:
             if not undecided:
                 break
         return acting
+
+    def _probe(self, feature: Feature) -> float:
+        """Return a value at which the feature shows that it acts: a floor's friction only above that of the others."""
+        frictions = self._defaults["geom_friction"][:, 0]
+        largest = frictions.max() if feature.name == "floor_friction" else feature.default
+        return 2.0 * largest or 1.0
 
     def _acceleration(self, data: Any, state: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the accelerations of all degrees of freedom, float64 [nv], in one state."""

@@ -106,11 +106,17 @@ def test_terminal_and_time_limit_in_records():
 @pytest.mark.parametrize("identifier", ["HalfCheetah-v5", "Hopper-v5", "Swimmer-v5"])
 def test_mujocos_features_act_and_the_default_is_the_original(identifier):
     env = make_environment(f"gym/{identifier}")
-    names = {feature.name for feature in env.features}
+    names = {feature.name for feature in env.features if not feature.name.endswith("_mass")} | {"body_mass"}
     everything = {
         *("gravity", "actuator_strength", "joint_damping", "geom_friction", "density", "viscosity", "body_mass"),
+        "floor_friction",
     }
-    floating = {"gravity", "joint_damping", "geom_friction"}  # in a plane, with damping by the medium alone
+    floating = {
+        "gravity",
+        "joint_damping",
+        "geom_friction",
+        "floor_friction",
+    }  # in a plane, with damping by the medium alone
     assert names == (everything - floating if identifier == "Swimmer-v5" else everything)
     commands = actions(env.action_space, 40)
 
@@ -125,7 +131,8 @@ def test_mujocos_features_act_and_the_default_is_the_original(identifier):
 
     before = rollout({})
     for feature in env.features:
-        after = rollout({feature.name: 1.5 * feature.default or 0.3})
+        # The floor's friction acts where it is more than that of the feet, see test_body_masses.
+        after = rollout({feature.name: 9.0 if feature.name == "floor_friction" else 1.5 * feature.default or 0.3})
         length = min(len(before), len(after))
         assert np.abs(after[:length] - before[:length]).max() > 1e-5, feature.name
     np.testing.assert_array_equal(rollout({}), before)
