@@ -7,7 +7,9 @@ from agents.replay import DeviceStorage, PageStore, RamStorage, Replay, Spec
 from agents.seeding import numpy_generator, torch_generator
 from agents.training.capture import WARM_UP, CapturedUpdate, GraphRecorder
 from agents.training.learner import Learner
+from tests.agents.training.training_run import TINY_AGENT
 from tests.agents.training.update_inputs import (
+    INFERRED,
     MIXED,
     VECTOR,
     population,
@@ -41,11 +43,12 @@ def update_both(learners, batch):
         learner.update(on_gpu(batch))
 
 
-@pytest.mark.parametrize("kind", ["discrete", "continuous", "image and stored latents"])
+@pytest.mark.parametrize("kind", ["discrete", "continuous", "image and stored latents", "inferred"])
 def test_graph_equals_eager_updates(kind):
     """With new batches, hyperparameters, a restored tree and other shapes; metrics and latents included."""
     shapes = MIXED if kind.startswith("image") else VECTOR
-    agent = tiny_agent(shapes, discrete=kind == "discrete", device="cuda", dtype=torch.float64)
+    model = INFERRED if kind == "inferred" else TINY_AGENT["world_model"]
+    agent = tiny_agent(shapes, discrete=kind == "discrete", device="cuda", dtype=torch.float64, world_model=model)
     learners = make_learner(agent, captured=False), make_learner(agent, captured=True)
     eager, captured = learners
     host = tiny_agent(shapes) if kind.startswith("image") else None

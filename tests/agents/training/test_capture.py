@@ -17,6 +17,7 @@ from agents.training.capture import WARM_UP, CapturedUpdate, choose_recorder
 from agents.training.learner import Learner
 from tests.agents.training.training_run import TINY_AGENT
 from tests.agents.training.update_inputs import (
+    INFERRED,
     MIXED,
     VECTOR,
     differing,
@@ -132,8 +133,7 @@ def assert_alike(learners):
 def test_replays_of_a_trace_equal_eager_updates(kind):
     """Bit for bit, metrics included, with new batches, new hyperparameters and a restored tree in between."""
     shapes = MIXED if kind.startswith("image") else VECTOR
-    context = {"context": "inferred", "context_encoder": {"history": 0}} if kind == "inferred" else {}
-    model = TINY_AGENT["world_model"] | context
+    model = INFERRED if kind == "inferred" else TINY_AGENT["world_model"]
     agent = tiny_agent(shapes, discrete=kind == "vector", horizon=1, world_model=model)
     precision = "bfloat16" if kind == "bfloat16" else "float32"
     eager, traced = learners = make_learner(agent, precision=precision), traced_learner(agent, precision)
@@ -295,18 +295,23 @@ def on_meta(tensors):
     return {name: value.to("meta") for name, value in tensors.items()}
 
 
-@pytest.mark.parametrize("kind", ["discrete", "continuous image", "stored latents", "burn-in", "population"])
+@pytest.mark.parametrize(
+    "kind", ["discrete", "continuous image", "stored latents", "burn-in", "population", "inferred"]
+)
 def test_update_holds_nothing_that_a_graph_cannot(kind, monkeypatch):
     """Every operation of an update, backward and optimizer included, stays on the device and waits for nothing."""
     shapes = MIXED if kind == "continuous image" else VECTOR
-    agent = tiny_agent(shapes, discrete=kind == "discrete")
+    model = INFERRED if kind == "inferred" else TINY_AGENT["world_model"]
+    agent = tiny_agent(shapes, discrete=kind == "discrete", world_model=model)
     state, noise = agent.initial_state(0), agent.update_noise(3, 2, torch_generator(0, "noise"))
     batch = random_batch(0, shapes, agent=agent if kind == "stored latents" else None)
     if kind == "burn-in":
         batch |= {f"burn_in/{name}": value for name, value in random_batch(1, shapes, length=2).items()}
+    if kind == "inferred":
+        batch |= {f"history/{name}": value for name, value in random_batch(1, shapes, length=2).items()}
     if kind == "population":
         state, batch, noise = population(agent, 2), stacked([batch] * 2), stacked([noise] * 2)
-    meta = tiny_agent(shapes, discrete=kind == "discrete", device="meta")
+    meta = tiny_agent(shapes, discrete=kind == "discrete", device="meta", world_model=model)
     state, batch, noise = state.to("meta"), on_meta(batch), on_meta(noise)
     for name in ("tensor", "as_tensor", "from_numpy"):  # they copy from the host, which the meta device does not show
         monkeypatch.setattr(torch, name, None)

@@ -11,6 +11,7 @@ from worldmodels.context import ContextSpec
 
 VECTOR = {"state": (5,)}
 MIXED = {"state": (5,), "image": (32, 32, 3)}
+INFERRED = TINY_AGENT["world_model"] | {"context": "inferred", "context_encoder": {"history": 2}}
 Tensors = dict[str, torch.Tensor]
 
 
