@@ -25,15 +25,17 @@ REGIONS: dict[str, list[dict[str, float]]] = {
 RANGES = {"gravity": [4.9, 14.7], "length": [0.35, 0.75]}
 
 
-def make_config(seed: int = 0, *, context: str = "crssm", name: str = "tiny", **sections: Any) -> RunConfig:
+def make_config(
+    seed: int = 0, *, context: str = "crssm", regions: Mapping[str, Any] = REGIONS, **sections: Any
+) -> RunConfig:
     """A configuration of a tiny agent on CartPole that plans 3,000 steps."""
     data: dict[str, Any] = {
-        "name": name,
+        "name": "tiny",
         "seed": seed,
         "environment": {"name": "cartpole", "features": ["gravity", "length"]},
         "contexts": {
             "training": {"distribution": "round_robin", "ranges": RANGES, "count": 4},
-            "evaluation": {"regions": REGIONS},
+            "evaluation": {"regions": regions},
         },
         "agent": {"world_model": {"context": context}},
         "training": {"environment_steps": 3000, "epoch_steps": 1000, "device": "cpu"},

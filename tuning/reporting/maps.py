@@ -100,7 +100,7 @@ def draw_color_bar(scale: Scale, name: str) -> Markup:
         width = (scale.high - scale.low or 1.0) / steps
         for step in range(steps):
             color = scale.color((step + 0.5) / steps)
-            axes.add_patch(Rectangle((scale.low + step * width, 0), width * 1.02, 1, color=color, linewidth=0))
+            axes.add_patch(Rectangle((scale.low + step * width, 0), width * 1.3, 1, color=color, linewidth=0))
         axes.set(xlim=(scale.low, scale.low + steps * width), ylim=(0, 1), yticks=[], xlabel=scale.label)
         axes.grid(visible=False)
         for spine in axes.spines.values():

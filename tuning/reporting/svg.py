@@ -129,7 +129,7 @@ def _convert(tag: str, name: str) -> str:
     tag = re.sub(r"#fe([01])0([0-9a-f]{2})", _mix, tag)
     for color, url in _URLS.items():
         tag = tag.replace(color, url)
-    tag = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 var(--font)", tag)
+    tag = re.sub(r"(font: [\d.]+px |font-family: )[^;\"]*", r"\1var(--font)", tag)  # as versions of Matplotlib write it
     tag = re.sub(r'(?<= id=")', f"{name}-", tag)
     tag = re.sub(r"(?<=url\(#)(?!missing\))", f"{name}-", tag)
     tag = re.sub(r'(?<=href="#)', f"{name}-", tag)
