@@ -143,11 +143,32 @@ def evaluate_command(tokens: Sequence[str]) -> None:
     bind(evaluate, tokens, prog="dreamtune evaluate")()
 
 
+def grid_command(tokens: Sequence[str]) -> None:
+    """`dreamtune grid`: the arguments are those of `agents.grid.grid`."""
+    from agents.grid import grid
+
+    bind(grid, tokens, prog="dreamtune grid")()
+
+
 def dream_command(tokens: Sequence[str]) -> None:
     """`dreamtune dream`: the arguments are those of `agents.dream.dream`."""
     from agents.dream import dream
 
     bind(dream, tokens, prog="dreamtune dream")()
+
+
+def latents_command(tokens: Sequence[str]) -> None:
+    """`dreamtune latents`: the arguments are those of `agents.latents.latents`."""
+    from agents.latents import latents
+
+    bind(latents, tokens, prog="dreamtune latents")()
+
+
+def counterfactual_command(tokens: Sequence[str]) -> None:
+    """`dreamtune counterfactual`: the arguments are those of `agents.counterfactual.counterfactual`."""
+    from agents.counterfactual import counterfactual
+
+    bind(counterfactual, tokens, prog="dreamtune counterfactual")()
 
 
 def curve_command(tokens: Sequence[str]) -> None:

@@ -1,5 +1,7 @@
 """Judge the kept agent of a run: returns by context region, with intervals, as a table and a CSV file."""
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +17,10 @@ from agents.training.build import change_steps_of, configure_torch, load_agent, 
 from agents.training.checkpoint import BestAgent
 from agents.training.memory import ACTING_ADVICE, memory_errors
 
+#: Given the number of episodes, a block within which the function that it yields is called after each of them.
+EpisodeProgress = Callable[[int], AbstractContextManager[Callable[[], None]]]
 
-@memory_errors(ACTING_ADVICE)
+
 def evaluate(folder: Path, episodes: int | None = None, regions: tuple[str, ...] | None = None) -> list[RegionSummary]:
     """Run the kept agent greedily in fixed contexts and seeds; print a table and write ``evaluation.csv``.
 
@@ -33,6 +37,14 @@ def evaluate(folder: Path, episodes: int | None = None, regions: tuple[str, ...]
             does not fit the configuration, an unknown region, a context out of bounds, no episode without an
             invalid step, or a full disk or device.
     """
+    return judge(folder, episodes, regions, lambda count: episode_progress("evaluating", count, Console()))
+
+
+@memory_errors(ACTING_ADVICE)
+def judge(
+    folder: Path, episodes: int | None, regions: Sequence[str] | None, progress: EpisodeProgress
+) -> list[RegionSummary]:
+    """Do what `evaluate` says and tell ``progress`` of the episodes: see `EpisodeProgress`."""
     run = RunFolder.open(folder)
     configure_torch(run.config())
     agent, state, config = load_agent(run)
@@ -42,10 +54,9 @@ def evaluate(folder: Path, episodes: int | None = None, regions: tuple[str, ...]
     count = settings.episodes_per_context if episodes is None else episodes
     jobs = list_jobs(chosen, count, settings.seed, change_steps_of(config, config.contexts.evaluation.change_every))
     make = partial(make_vector, config, 1, serial=True, told=set())
-    console = Console()
     with (
         open_environments(make, len(jobs)) as environments,
-        episode_progress("evaluating", len(jobs), console) as on_episode,
+        progress(len(jobs)) as on_episode,
     ):
         features = environments[0].features
         finished = run_episodes(agent, state, environments, jobs, on_episode=on_episode)
@@ -58,6 +69,7 @@ def evaluate(folder: Path, episodes: int | None = None, regions: tuple[str, ...]
     summaries = summarize(finished, features, seed=settings.seed, confidence=settings.confidence)
     note = BestAgent(run.checkpoints / "best").read_note()
     title = f"Returns of {run.path.name}" + (f", agent of {note['env_steps']} steps" if note else "")
+    console = Console()
     console.print(make_table(summaries, features, title, settings.confidence))
     console.print(f"Every episode is in {run.evaluation}", soft_wrap=True)
     return summaries

@@ -10,7 +10,7 @@ from agents.configuration import RunConfig, config_bytes, differences, read_yaml
 from agents.errors import UserError
 from agents.files import atomic_write
 
-__all__ = ["RunFolder", "atomic_write"]
+__all__ = ["Occupied", "RunFolder", "atomic_write"]
 
 # What may differ between a run and the command that continues it: none changes a number that was computed.
 MAY_CHANGE = (
@@ -24,6 +24,10 @@ MAY_CHANGE = (
     "evaluation.seed",
     "evaluation.confidence",
 )
+
+
+class Occupied(UserError):
+    """Another process works in the run folder: with the next try it may be free."""
 
 
 class RunFolder:
@@ -70,6 +74,16 @@ class RunFolder:
     def dream(self) -> Path:
         """Folder of the dreams."""
         return self.path / "dream"
+
+    @property
+    def counterfactual(self) -> Path:
+        """Folder of the counterfactual dreams."""
+        return self.path / "counterfactual"
+
+    @property
+    def latents(self) -> Path:
+        """Folder of what probes read in the latents."""
+        return self.path / "latents"
 
     @classmethod
     def open(cls, path: Path | str) -> "RunFolder":
@@ -118,22 +132,31 @@ class RunFolder:
             with folder.lock():  # held by who is on the way to a first checkpoint
                 save_config(config, folder.config_file)
             return folder
-        refused = {key: values for key, values in different.items() if key not in MAY_CHANGE}
+        folder.check_continues(config)
+        if different:
+            save_config(config, folder.config_file)
+        return folder
+
+    def check_continues(self, config: RunConfig) -> None:
+        """Check that the run that was begun here can go on with ``config``.
+
+        Raises:
+            UserError: it is the run of another configuration, or was begun with more steps.
+        """
+        there = self.config()
+        refused = {key: values for key, values in differences(there, config).items() if key not in MAY_CHANGE}
         if refused:
             told = ", ".join(f"{key} ({_short(old)} there, {_short(new)} now)" for key, (old, new) in refused.items())
             raise UserError(
-                f"{path}: the run of another configuration; it differs in {told}; "
+                f"{self.path}: the run of another configuration; it differs in {told}; "
                 "choose another folder with --run, or the values it was begun with"
             )
         steps, begun_with = config.training.environment_steps, there.training.environment_steps
         if steps < begun_with:
             raise UserError(
-                f"{path}: was begun with training.environment_steps {begun_with}, which may be raised, not "
-                f"lowered to {steps}; go on with --resume {path}, or choose another folder with --run"
+                f"{self.path}: was begun with training.environment_steps {begun_with}, which may be raised, not "
+                f"lowered to {steps}; go on with --resume {self.path}, or choose another folder with --run"
             )
-        if different:
-            save_config(config, folder.config_file)
-        return folder
 
     def begun(self) -> bool:
         """Return whether the run has anything to go on with: a checkpoint, a kept agent or a row of metrics."""
@@ -148,12 +171,27 @@ class RunFolder:
         """Return the configuration that the run was begun with; raise `UserError` if it cannot be read."""
         return validate(read_yaml(self.config_file), str(self.config_file))
 
+    def occupant(self) -> str | None:
+        """Return the process that holds the lock, as far as it is known; None where nobody does."""
+        try:
+            descriptor = os.open(self.path / ".lock", os.O_RDONLY)
+        except OSError:  # never locked, or not by us to see: then taking the lock will tell
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+        finally:
+            os.close(descriptor)
+        return None
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for one training process; the system lets go of it however that process ends.
 
         Raises:
-            UserError: another process trains in the folder, or the lock cannot be written.
+            Occupied: another process trains in the folder.
+            UserError: the lock cannot be written.
         """
         path = self.path / ".lock"
         try:
@@ -167,7 +205,7 @@ class RunFolder:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 owner = os.read(descriptor, 32).decode(errors="replace").strip()
-                raise UserError(
+                raise Occupied(
                     f"{self.path}: process {owner or 'unknown'} is training here; wait for it, stop it, "
                     "or choose another folder with --run"
                 ) from error

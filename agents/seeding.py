@@ -5,9 +5,12 @@ state: the counters that are saved anyway (updates, ticks, episodes) determine e
 """
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def seed_for(seed: int, stream: str, *counters: int) -> int:
@@ -28,6 +31,8 @@ def numpy_generator(seed: int, stream: str, *counters: int) -> np.random.Generat
     return np.random.Generator(np.random.PCG64(seed_for(seed, stream, *counters)))
 
 
-def torch_generator(seed: int, stream: str, *counters: int, device: torch.device | str = "cpu") -> torch.Generator:
+def torch_generator(seed: int, stream: str, *counters: int, device: "torch.device | str" = "cpu") -> "torch.Generator":
     """Return a torch generator on ``device`` for one use at (seed, stream, counters)."""
+    import torch  # environment workers and the table of a grid do without
+
     return torch.Generator(device=device).manual_seed(seed_for(seed, stream, *counters))

@@ -19,6 +19,11 @@ COMMANDS = {
         "evaluate_command",
         "judge the kept agent: dreamtune evaluate runs/cartpole",
     ),
+    "grid": (
+        "agents.commandline",
+        "grid_command",
+        "train and judge a grid of runs: dreamtune grid contexts_cartpole",
+    ),
     "dream": (
         "agents.commandline",
         "dream_command",
@@ -28,6 +33,11 @@ COMMANDS = {
         "agents.commandline",
         "latents_command",
         "what latents tell of the context: dreamtune latents runs/cartpole",
+    ),
+    "counterfactual": (
+        "agents.commandline",
+        "counterfactual_command",
+        "dream under swapped contexts, and score it: dreamtune counterfactual runs/cartpole",
     ),
     "curve": (
         "agents.commandline",
@@ -47,7 +57,7 @@ HELP = "\n".join(
         "",
         "World-model reinforcement learning in many worlds.",
         "",
-        *(f"  {name:<10}{line}" for name, (_, _, line) in COMMANDS.items()),
+        *(f"  {name:<15}{line}" for name, (_, _, line) in COMMANDS.items()),
         "",
         "dreamtune COMMAND --help tells a command's arguments and settings.",
     ]

@@ -10,7 +10,7 @@
 * ``loading.py``: all of these at once, from a name to a checked configuration.
 """
 
-from agents.configuration.checking import check_drawing, validate
+from agents.configuration.checking import check_drawing, validate, validate_as
 from agents.configuration.contexts import check_contexts
 from agents.configuration.dotted import differences, settings
 from agents.configuration.fields import (
@@ -23,7 +23,7 @@ from agents.configuration.fields import (
     TrainingConfig,
     TrainingContextsConfig,
 )
-from agents.configuration.finding import find_config, shipped_configs
+from agents.configuration.finding import find_config, find_grid, shipped_configs
 from agents.configuration.loading import load_config
 from agents.configuration.yaml_files import config_bytes, read_yaml, save_config
 
@@ -41,10 +41,12 @@ __all__ = [
     "config_bytes",
     "differences",
     "find_config",
+    "find_grid",
     "load_config",
     "read_yaml",
     "save_config",
     "settings",
     "shipped_configs",
     "validate",
+    "validate_as",
 ]

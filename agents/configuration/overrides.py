@@ -196,16 +196,21 @@ def apply_overrides(data: Mapping[str, Any], parsed: Mapping[str, Any], source: 
         UserError: a value that does not fit.
     """
     given = dict(_given(parsed))
-    merged = copy.deepcopy(dict(data))
+    return validate(merged(data, given), source, overridden=list(given))
+
+
+def merged(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a file's data with settings, by their dotted paths, in their places."""
+    copied = copy.deepcopy(dict(data))
     for path, value in given.items():
         *groups, name = path.split(".")
-        group = merged
+        group = copied
         for part in groups:
             if not isinstance(group.get(part), dict):
                 group[part] = {}
             group = group[part]
         group[name] = value
-    return validate(merged, source, overridden=list(given))
+    return copied
 
 
 def _given(parsed: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
