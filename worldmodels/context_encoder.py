@@ -93,8 +93,7 @@ class ContextEncoder(nn.Module):
         kept = keep.to(measured.dtype).unsqueeze(-1)
         change = (measured - belief["measured"]) * inverse_root(mean_square) * kept
         base, basis = self._dynamics(torch.cat([belief["measured"], belief["change"]], -1), action)
-        with torch.autocast(measured.device.type, enabled=False):
-            precision, moment = self._evidence(base, basis, change)
+        precision, moment = self._evidence(base, basis, change)
         precision = (self.fade * belief["precision"] + precision) * kept.unsqueeze(-1)
         moment = (self.fade * belief["moment"] + moment) * kept
         code, _ = posterior(precision, moment)
@@ -126,33 +125,29 @@ class ContextEncoder(nn.Module):
         padded = F.pad(change, (0, 0, 1, 0))
         situation = torch.cat([measured, padded[..., padded.shape[-1] - self.images :]], -1)
         base, basis = self._dynamics(situation[:, :-1], action[:, :-1])
-        with torch.autocast(measured.device.type, enabled=False):
-            precision, moment = self._evidence(base, basis, change)
-            weights = fading(is_first, self.fade, moment)[:, :, 1:]
-            summed = (weights @ precision.flatten(2)).unflatten(-1, (self.size, self.size))
-            code, covariance = (value.to(measured.dtype) for value in posterior(summed, weights @ moment))
-            predicted = base + (basis @ code[:, :-1].unsqueeze(-1)).squeeze(-1)
-            uncertainty = ((basis @ covariance[:, :-1]) * basis).sum(-1)
-        variance = self.noise.variance + uncertainty
-        known = {"change": change, "predicted": predicted, "variance": variance, "valid": keep[:, 1:]}
-        return {"code": code, **known}
+        precision, moment = self._evidence(base, basis, change)
+        weights = fading(is_first, self.fade, moment)[:, :, 1:]
+        summed = (weights @ precision.flatten(2)).unflatten(-1, (self.size, self.size))
+        code, covariance = posterior(summed, weights @ moment)
+        predicted = base + (basis @ code[:, :-1].unsqueeze(-1)).squeeze(-1)
+        variance = self.noise.variance + ((basis @ covariance[:, :-1]) * basis).sum(-1)
+        exact = {"code": code, "change": change, "predicted": predicted, "variance": variance}
+        return {name: value.to(measured.dtype) for name, value in exact.items()} | {"valid": keep[:, 1:]}
 
     def _dynamics(self, situation: Float[Tensor, "*N I"], action: Float[Tensor, "*N A"]) -> tuple[Tensor, Tensor]:
-        """Base [..., Y] and basis [..., Y, Z] of the next change, in root mean squares.
+        """Base [..., Y] and basis [..., Y, Z] of the next change, in root mean squares, as float64.
 
-        Actions count as the environment takes them: continuous ones may be sampled beyond their range.
+        What is computed with them stays in float64, also under autocast: some directions of the code become known
+        millions of times better than others, which float32 could not tell from unknown. Actions count as the
+        environment takes them: continuous ones may be sampled beyond their range.
         """
         known = torch.cat([situation, action.clamp(-1.0, 1.0)], -1)
-        return self.base(known), self.basis(known).unflatten(-1, (self.measured, self.size))
+        return self.base(known).double(), self.basis(known).double().unflatten(-1, (self.measured, self.size))
 
     def _evidence(self, base: Tensor, basis: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-        """What transitions tell of the code: precision [..., Z, Z] and precision times mean [..., Z], in float64.
-
-        Some directions are known millions of times better than others, which float32 would not tell from none.
-        """
-        basis = basis.double()
+        """What transitions tell of the code: precision [..., Z, Z] and precision times mean [..., Z]."""
         weighted = basis.mT / self.noise.variance
-        return weighted @ basis, (weighted @ (change - base).double().unsqueeze(-1)).squeeze(-1)
+        return weighted @ basis, (weighted @ (change - base).unsqueeze(-1)).squeeze(-1)
 
 
 class Noise(nn.Module):
