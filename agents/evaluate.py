@@ -11,7 +11,7 @@ from agents.errors import UserError
 from agents.evaluation.episodes import TRAINING, choose_regions, list_jobs
 from agents.evaluation.progress import episode_progress
 from agents.evaluation.rollout import open_environments, run_episodes
-from agents.evaluation.summary import RegionSummary, make_table, summarize, write_csv
+from agents.evaluation.summary import RegionSummary, average_and_worst, make_table, summarize, write_csv
 from agents.run_folder import RunFolder, atomic_write
 from agents.training.build import change_steps_of, configure_torch, load_agent, make_vector, training_contexts
 from agents.training.checkpoint import BestAgent
@@ -71,5 +71,7 @@ def judge(
     title = f"Returns of {run.path.name}" + (f", agent of {note['env_steps']} steps" if note else "")
     console = Console()
     console.print(make_table(summaries, features, title, settings.confidence))
+    for line in average_and_worst(summaries, features):
+        console.print(line, soft_wrap=True, highlight=False)
     console.print(f"Every episode is in {run.evaluation}", soft_wrap=True)
     return summaries

@@ -32,7 +32,10 @@ class RegionSummary:
         mean, iqm: mean and interquartile mean over all episodes; NaN where there is none.
         mean_interval, iqm_interval: bootstrap intervals, episodes resampled within their contexts; NaN where
             a context has only one episode.
-        worst_return: lowest mean return of a context.
+        average_return: mean over the contexts of their mean returns, of those that have a valid episode.
+        worst_return: lowest mean return of a context: the worst case over the region. It is the lowest of many means of
+            few episodes, and so lower than another draw of episodes would show in this context.
+        lost_contexts: number of contexts without a valid episode, which neither of the two counts.
         worst_context: the values of that context, raw units.
         invalid: number of episodes that were dropped for an invalid step.
     """
@@ -47,6 +50,8 @@ class RegionSummary:
     worst_return: float
     worst_context: Mapping[str, float]
     invalid: int = 0
+    average_return: float = math.nan
+    lost_contexts: int = 0
 
 
 def summarize(
@@ -93,9 +98,23 @@ def summarize(
                 worst_return=worst_return,
                 worst_context=complete_context(groups[worst][0].job.context, features),
                 invalid=invalid,
+                lost_contexts=len(valid) - len(groups),
+                average_return=float(np.mean([mean(np.array(stratum)) for stratum in strata])),
             )
         )
     return summaries
+
+
+def average_and_worst(summaries: Sequence[RegionSummary], features: Sequence[Feature]) -> list[str]:
+    """Say for every region of several contexts what a robust agent is judged by: average and worst case over them."""
+    lines = []
+    for summary in summaries:
+        if summary.contexts > 1 and summary.episodes:
+            where = describe_context(summary.worst_context, features)
+            numbers = f"average {summary.average_return:.1f}, worst case {summary.worst_return:.1f} ({where})"
+            missing = f"; in {summary.lost_contexts} none is valid" if summary.lost_contexts else ""
+            lines.append(f"{summary.region}, {summary.contexts} contexts: {numbers}{missing}")
+    return lines
 
 
 def complete_context(context: Mapping[str, float], features: Sequence[Feature]) -> dict[str, float]:

@@ -9,12 +9,13 @@ from kept_run import keep_agent, make_config
 from rich.console import Console
 
 from agents.configuration import save_config
+from agents.configuration.fields import expand_contexts
 from agents.environments import draw_contexts, make_environment
 from agents.errors import UserError
 from agents.evaluate import evaluate
 from agents.evaluation.episodes import Job, evaluation_seed
 from agents.evaluation.rollout import Episode
-from agents.evaluation.summary import describe_context, make_table, summarize, write_csv
+from agents.evaluation.summary import average_and_worst, describe_context, make_table, summarize, write_csv
 from agents.run_folder import RunFolder
 from agents.seeding import numpy_generator
 from agents.statistics import bootstrap_interval, interquartile_mean, mean
@@ -60,6 +61,8 @@ def test_every_episode_is_a_row(run, capsys):
     printed = capsys.readouterr().out
     for words in ("training", "interpolation", "extrapolation", "IQM", "95% interval", "evaluation.csv"):
         assert words in printed
+    assert "\ntraining, 4 contexts: average " in printed and "\nextrapolation, 2 contexts: average " in printed
+    assert "interpolation, 1 contexts" not in printed
 
 
 def test_evaluations_repeat_byte_for_byte_and_episodes_pair(run):
@@ -114,6 +117,24 @@ def test_summary_by_hand():
     ):
         assert words in text
     assert "1 × 1" in text and "needs 2 each" in text
+
+
+def test_average_and_worst_case_over_the_contexts_of_a_region():
+    features = make_environment("gym/Hopper-v5", features=["torso_mass", "thigh_mass"]).features
+    grid = expand_contexts([{"torso_mass": [0.1, 3.0], "thigh_mass": [0.1, 4.0]}])
+    returns = [[100.0], [20.0, 40.0], [10.0, 90.0, 80.0], []]  # by context; the others' episodes are invalid
+    episodes = [
+        Episode(Job("grid", place, context, number), value, 1, {}, invalid=number >= len(returns[place]))
+        for place, context in enumerate(grid)
+        for number, value in enumerate([*returns[place], *[-1e9] * (3 - len(returns[place]))])
+    ]
+    alone = [Episode(Job("home", 0, {}, seed), 7.0, 1, {}) for seed in range(2)]
+    summaries = summarize(episodes + alone, features, seed=0, confidence=0.9)
+    assert summaries[0].average_return == pytest.approx((100 + 30 + 60) / 3)
+    assert summaries[0].mean == pytest.approx((100 + 20 + 40 + 10 + 90 + 80) / 6)  # over the episodes
+    assert average_and_worst(summaries, features) == [
+        "grid, 4 contexts: average 63.3, worst case 30.0 (torso_mass 0.1 kg, thigh_mass 4 kg); in 1 none is valid"
+    ]
 
 
 def test_contexts_in_words():
