@@ -189,7 +189,7 @@ class EvaluationContextsConfig(Settings):
         default=None,
         ge=1,
         description="Policy steps after which a judged episode goes on to the next context of its region, in turn, "
-        ">= 1: for agents that adapt. null: it stays in the one that it began in.",
+        ">= 1: for agents that adapt. It counts for the context that it began in. null: it stays in that one.",
     )
 
     @field_validator("regions", mode="before")

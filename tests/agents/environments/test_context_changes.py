@@ -98,6 +98,46 @@ def test_the_suite_steps_from_the_same_state_in_the_new_world(name):
     np.testing.assert_allclose(physics.data.qvel, fresh.data.qvel, rtol=0, atol=1e-8)
 
 
+def other_context(env):
+    """A context in which no feature is at its default."""
+    return {f.name: 1.2 * f.default if 1.2 * f.default <= f.high else 0.9 * f.default for f in env.features}
+
+
+@pytest.mark.parametrize("name", ["cartpole", "pendulum", "acrobot", "mountain_car", "mountain_car_continuous"])
+def test_classic_worlds_go_on_from_the_same_state_in_the_new_world(name):
+    changing, other = make_environment(name), make_environment(name)
+    context = other_context(changing)
+    changing.reset(seed=1, options={"changes": [Change(6, context)]})
+    other.reset(seed=1, options={"context": context})
+    changing.action_space.seed(0)
+    actions = [changing.action_space.sample() for _ in range(10)]
+    for action in actions[:5]:
+        changing.step(action)
+    plain = changing._world.state
+    other._world.state = plain
+    for action in actions[5:]:
+        state = changing.step(action)[0]["state"]
+        np.testing.assert_array_equal(state, other.step(action)[0]["state"])
+    other.set_context({})
+    other._world.state = plain
+    assert not np.array_equal(state, [other.step(action)[0]["state"] for action in actions[5:]][-1])
+
+
+def test_gymnasiums_mujoco_goes_on_from_the_same_state_in_the_new_world():
+    changing, other = make_environment("gym/HalfCheetah-v5"), make_environment("gym/HalfCheetah-v5")
+    context = other_context(changing) | {"density": 2.0, "viscosity": 0.1}
+    generator = np.random.default_rng(0)
+    actions = generator.uniform(-1, 1, (12, 6)).astype(np.float32)
+    changing.reset(seed=1, options={"changes": [Change(11, context)]})
+    other.reset(seed=1, options={"context": context})
+    for action in actions[:10]:
+        changing.step(action)
+    for field in ("time", "qpos", "qvel", "qacc_warmstart"):
+        setattr(other._data, field, np.copy(getattr(changing._data, field)))
+    for action in actions[10:]:
+        np.testing.assert_array_equal(changing.step(action)[0]["state"], other.step(action)[0]["state"])
+
+
 def test_a_falling_body_feels_the_new_gravity_in_the_very_next_step():
     env = make_environment("gym/Hopper-v5", features=["gravity"])
     falling = make_environment("dmc/hopper/hop", features=["gravity"])
