@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from agents import statistics
-from agents.statistics import bootstrap_interval, interquartile_mean, mean, worst_stratum
+from agents.statistics import bootstrap, bootstrap_interval, interquartile_mean, mean, worst_stratum
 
 
 def test_interquartile_mean_by_hand():
@@ -17,8 +16,8 @@ def test_interquartile_mean_by_hand():
     assert interquartile_mean([1, 2, 6]) == 3.0
 
 
-def test_interquartile_mean_reduces_the_last_axis():
-    values = [[1, 2, 3, 100], [4, 8, 6, 0]]
+def test_leading_dimensions_are_kept():
+    values = [[[1, 2, 3, 100]], [[4, 8, 6, 0]]]  # [2, R = 1, T = 4]
     np.testing.assert_array_equal(interquartile_mean(values), [2.5, 5.0])
     np.testing.assert_array_equal(mean(values), [26.5, 4.5])
 
@@ -29,7 +28,7 @@ def test_one_stratum_equals_scipy(statistic, confidence):
     values = np.random.default_rng(3).gamma(2.0, 40.0, size=37)
     expected = scipy.stats.bootstrap(
         (values,),
-        lambda sample, axis: statistic(np.moveaxis(sample, axis, -1)),
+        lambda sample, axis: statistic(np.moveaxis(sample, axis, -1)[..., None, :]),
         n_resamples=20_000,
         confidence_level=confidence,
         method="percentile",
@@ -75,7 +74,7 @@ def test_reproducible_and_independent_of_chunks(monkeypatch):
     first = bootstrap_interval(strata, interquartile_mean, np.random.default_rng(9))
     assert bootstrap_interval(strata, interquartile_mean, np.random.default_rng(9)) == first
     assert bootstrap_interval(strata, interquartile_mean, np.random.default_rng(10)) != first
-    monkeypatch.setattr(statistics, "_CHUNK_VALUES", 100)  # three resamples at a time
+    monkeypatch.setattr(bootstrap, "_CHUNK_VALUES", 100)  # three resamples at a time
     chunked = bootstrap_interval(strata, interquartile_mean, np.random.default_rng(9))
     width = first[1] - first[0]
     np.testing.assert_allclose(chunked, first, atol=0.15 * width)
