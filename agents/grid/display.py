@@ -105,7 +105,7 @@ def _summary(name: str, views: Sequence[View], seconds_left: float | None) -> st
     order = ("done", "training", "evaluating", "elsewhere", "to evaluate", "to train", "failed")
     told = ", ".join(f"{counts[status]} {status}" for status in order if counts[status])
     left = "" if seconds_left is None or seconds_left == 0 else f"; about {duration(seconds_left)} left"
-    return f"{name}: {len(views)} runs: {told}{left}"
+    return f"{name}: {len(views)} run{'' if len(views) == 1 else 's'}: {told}{left}"
 
 
 def _amount(view: View) -> str:

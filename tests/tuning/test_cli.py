@@ -19,6 +19,7 @@ from agents.curve import curve
 from agents.dream import dream
 from agents.errors import UserError
 from agents.evaluate import evaluate
+from agents.grid import grid, load_grid
 from agents.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -333,6 +334,9 @@ def check(arguments: list[str]) -> None:
             name = tokens[0] if not tokens[0].startswith("--") else "cartpole"
             RunFolder.prepare(tokens[tokens.index("--resume") + 1], load_config(name))
         parse_train(tokens)
+    elif command == "grid":
+        bind(grid, tokens, prog=command)
+        load_grid(tokens[0])
     else:
         bind({"evaluate": evaluate, "dream": dream, "curve": curve}[command], tokens, prog=command)
 
