@@ -171,6 +171,20 @@ def counterfactual_command(tokens: Sequence[str]) -> None:
     bind(counterfactual, tokens, prog="dreamtune counterfactual")()
 
 
+def compare_command(tokens: Sequence[str]) -> None:
+    """`dreamtune compare`: the arguments are those of `agents.compare.compare`."""
+    from agents.compare import compare
+
+    bind(compare, tokens, prog="dreamtune compare")()
+
+
+def references_command(tokens: Sequence[str]) -> None:
+    """`dreamtune references`: the arguments are those of `agents.references.references`."""
+    from agents.references import references
+
+    bind(references, tokens, prog="dreamtune references")()
+
+
 def curve_command(tokens: Sequence[str]) -> None:
     """`dreamtune curve`: the arguments are those of `agents.curve.curve`."""
     from agents.curve import curve

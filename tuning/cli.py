@@ -39,6 +39,16 @@ COMMANDS = {
         "counterfactual_command",
         "dream under swapped contexts, and score it: dreamtune counterfactual runs/cartpole",
     ),
+    "compare": (
+        "agents.commandline",
+        "compare_command",
+        "agents over seeds, and whether these suffice: dreamtune compare runs/contexts_cartpole",
+    ),
+    "references": (
+        "agents.commandline",
+        "references_command",
+        "random and expert returns to normalize by: dreamtune references cartpole",
+    ),
     "curve": (
         "agents.commandline",
         "curve_command",
