@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 import pytest
-from kept_run import keep_agent, make_config
+from kept_run import CONTEXTS, keep_agent, make_config
 from rich.console import Console
 
 from agents.configuration import save_config
@@ -76,6 +76,20 @@ def test_evaluations_repeat_byte_for_byte_and_episodes_pair(run):
     assert few == [row for row in rows if row["region"] == "extrapolation"][::3]
     evaluate(run, episodes=5)
     assert [row for index, row in enumerate(read(run)) if index % 5 < 3] == rows
+
+
+def test_judged_episodes_may_go_through_the_contexts_of_their_region(run, tmp_path):
+    evaluate(run)
+    contexts = {**CONTEXTS, "evaluation": {**CONTEXTS["evaluation"], "change_every": 3}}
+    changing = keep_agent(tmp_path / "changing", make_config(contexts=contexts))
+    evaluate(changing)
+    pairs = list(zip(read(run), read(changing), strict=True))
+    scores = ("episode_return", "episode_length")
+    for one, other in pairs:  # the same episodes, but for what came of them
+        assert {k: v for k, v in one.items() if k not in scores} == {k: v for k, v in other.items() if k not in scores}
+    alone = [one == other for one, other in pairs if one["region"] == "interpolation"]  # of one context
+    assert all(alone) and len(alone) == 3
+    assert sum(one != other for one, other in pairs) > 4
 
 
 def test_summary_by_hand():
