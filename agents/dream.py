@@ -5,12 +5,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from agents.dreaming.channels import channels_of
-from agents.dreaming.dreams import DREAM_CONTEXTS, OBSERVED, Dreams, dream_episodes, most_distant
+from agents.dreaming.dreams import DREAM_CONTEXTS, OBSERVED, Dreams, dream_episodes, final_conditions, most_distant
 from agents.dreaming.errors import HorizonErrors, horizon_errors, image_errors, overall_errors
 from agents.dreaming.figure import Captions, draw_dreams, example_episodes
 from agents.dreaming.filmstrip import draw_filmstrip
@@ -35,10 +36,12 @@ def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonEr
 
     The episodes are among those that an evaluation judges, evenly spread over the training contexts. Each is
     dreamt twice: under its own context, and under the most distant one among the episodes (swapped after the
-    observed steps). Everything is greedy, so the same command gives the same files. They go into the run's
-    ``dream`` folder: ``dream.png``, ``dream.csv`` (values), ``errors.csv`` (errors by horizon) and
-    ``episodes.csv`` (contexts and seeds); of an observation that is an image, such as ``image``, also ``image.png``
-    (a film strip) and the videos ``image_true.gif`` and, where the context matters, ``image_swapped.gif``.
+    observed steps). An agent that infers the context dreams under what it has inferred by the last observed step, and
+    under what it has inferred by the end of the other episode. Everything is greedy, so the same command gives the
+    same files. They go into the run's ``dream`` folder: ``dream.png``, ``dream.csv`` (values), ``errors.csv`` (errors
+    by horizon) and ``episodes.csv`` (contexts and seeds); of an observation that is an image, such as ``image``, also
+    ``image.png`` (a film strip) and the videos ``image_true.gif`` and, where the context matters,
+    ``image_swapped.gif``.
 
     Args:
         folder: the run's folder.
@@ -76,7 +79,8 @@ def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonEr
     partners = most_distant(vectors)
     horizon = min(horizon, max(episode.length for episode in recorded) - OBSERVED + 1)
     channels = channels_of(config.environment.name, records[0], config.environment.observation_scale)
-    dreams = dream_episodes(agent, state, records, vectors[partners], channels, horizon)
+    swapped = final_conditions(agent, state, records)[torch.from_numpy(partners)]
+    dreams = dream_episodes(agent, state, records, swapped, channels, horizon)
     overall, note = [*overall_errors(dreams), *image_errors(dreams)], swap_note(dreams, vectors)
     title = f"Dreams of {config.environment.name} by run {run.path.name}"
     _write(run.dream, dreams, recorded, partners.tolist(), features, title, note)

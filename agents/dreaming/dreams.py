@@ -1,6 +1,10 @@
 """Dreams of recorded episodes, aligned with what happened.
 
-Sizes: E episodes, T = OBSERVED + H steps, H imagined steps, K channels (scalars), F context features; images [Y, X, C].
+Sizes: E episodes, T = OBSERVED + H steps, H imagined steps, K channels (scalars), Z numbers of a condition; images
+[Y, X, C].
+
+A *condition* is what the agent is given as the context of imagination: the raw context for agents that are told it, and
+what it makes of transitions for one that infers it.
 
 Alignment. A record at step t holds the observation at t, the reward received on arriving there, and the
 action chosen after it. The agent observes steps 0 .. OBSERVED-1; imagination starts from the posterior at
@@ -29,6 +33,10 @@ _DECODED_ROWS = 256  # latents decoded at once
 
 class DreamingAgent(Protocol):
     """The part of an agent that dreams use; see ``agents.dreamerv3``."""
+
+    def condition(self, state: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        """Conditions [E, T, Z] at every step of records [E, T, ...]; later records change none of them."""
+        ...
 
     def observe(self, state: Any, batch: Mapping[str, Tensor], noise: Any = None) -> Mapping[str, Tensor]:
         """Posterior latents [E, T, ...] of a batch of records [E, T, ...]."""
@@ -128,7 +136,7 @@ def dream_episodes(
     agent: DreamingAgent,
     state: Any,
     episodes: Sequence[Mapping[str, NDArray]],
-    swapped: NDArray[np.float32],
+    swapped: Tensor,
     channels: Sequence[Channel],
     horizon: int,
 ) -> Dreams:
@@ -141,15 +149,15 @@ def dream_episodes(
         agent: observes, imagines and decodes; all with zero noise, so dreams are modes.
         state: the agent's state tree.
         episodes: E mappings of records [T_e, ...], each with more than OBSERVED records.
-        swapped: float32 [E, F], raw units.
+        swapped: [E, Z], the conditions to swap in, such as those of other episodes (see ``final_conditions``).
         channels: what to compare, beside the images.
         horizon: H, imagined steps.
     """
     batch, valid = collate(episodes, OBSERVED + horizon)
     tensors = {key: torch.from_numpy(value) for key, value in batch.items()}
-    contexts = dict(zip(DREAM_CONTEXTS, (tensors["context"][:, 0], torch.from_numpy(swapped)), strict=True))
+    conditions = dict(zip(DREAM_CONTEXTS, (observed_conditions(agent, state, tensors), swapped), strict=True))
     dreamt, images = {}, {key: ImageDreams(batch[key], {}, {}) for key in image_keys(episodes[0])}
-    for name, decoded in open_loop(agent, state, tensors, contexts):
+    for name, decoded in open_loop(agent, state, tensors, conditions):
         dreamt[name] = np.where(valid[..., None], read_channels(decoded, channels), np.nan)
         for key, image in images.items():
             image.dreamt[name] = displayed(decoded[key]) * valid[..., None, None, None]
@@ -159,26 +167,39 @@ def dream_episodes(
     return Dreams(tuple(channels), truth, dreamt, images)
 
 
+def observed_conditions(agent: DreamingAgent, state: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """Return what the agent knows of the context at the last observed step of records [E, T, ...]: [E, Z]."""
+    return agent.condition(state, {key: value[:, :OBSERVED] for key, value in batch.items()})[:, -1]
+
+
+def final_conditions(agent: DreamingAgent, state: Any, episodes: Sequence[Mapping[str, NDArray]]) -> Tensor:
+    """Return what the agent knows of the context at the end of E episodes, records [T_e, ...] each: [E, Z]."""
+    lengths = [len(episode["is_first"]) for episode in episodes]
+    batch, _ = collate(episodes, max(lengths))
+    conditions = agent.condition(state, {key: torch.from_numpy(value) for key, value in batch.items()})
+    return conditions[torch.arange(len(lengths)), torch.tensor(lengths) - 1]
+
+
 def open_loop(
-    agent: DreamingAgent, state: Any, batch: Mapping[str, Tensor], contexts: Mapping[str, Tensor]
+    agent: DreamingAgent, state: Any, batch: Mapping[str, Tensor], conditions: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Observe OBSERVED steps, then imagine the others from the recorded actions, under each of some contexts.
+    """Observe OBSERVED steps, then imagine the others from the recorded actions, under each of some conditions.
 
     Args:
         agent: dreams in modes.
         state: the agent's state tree.
         batch: records [E, T, ...], padded where an episode is shorter.
-        contexts: by name float32 [E, F], raw units; constant within an episode.
+        conditions: by name [E, Z]; constant while the agent imagines.
 
     Yields:
-        Each context's name and what ``agent.decode`` makes of the T steps, [E, T, ...] on the CPU.
+        Each condition's name and what ``agent.decode`` makes of the T steps, [E, T, ...] on the CPU.
     """
     seen = {key: value[:, :OBSERVED] for key, value in batch.items()}
     posterior = agent.observe(state, seen)  # [E, OBSERVED, ...]
     start = {key: posterior[key][:, -1] for key in ("deter", "stoch")}
     actions = batch["action"][:, OBSERVED - 1 : -1]  # [E, H, A], from that of the last observed step
-    reconstruction = _decode(agent, state, posterior, seen["context"])
-    for name, given in contexts.items():
+    reconstruction = _decode(agent, state, posterior, agent.condition(state, seen))
+    for name, given in conditions.items():
         imagined = agent.imagine(state, start, actions, given)  # [E, H, ...]: steps OBSERVED .. OBSERVED+H-1
         dream = _decode(agent, state, imagined, given[:, None].expand(-1, actions.shape[1], -1))
         yield name, {key: torch.cat([reconstruction[key], dream[key]], 1) for key in dream}

@@ -16,7 +16,7 @@ def dream_csv(dreams: Dreams) -> bytes:
     Before the dream starts, the dreams' columns hold the posterior's reconstruction. ``unit`` is empty where
     there is none or it is not known.
     """
-    return _csv(
+    return csv_bytes(
         (
             "episode",
             "step",
@@ -54,7 +54,7 @@ def errors_csv(errors: Sequence[HorizonErrors]) -> bytes:
     They are absolute errors, but for the key ``observation`` (see ``overall_errors``) and images, whose errors are
     mean squares.
     """
-    return _csv(
+    return csv_bytes(
         (
             "key",
             "dimension",
@@ -97,7 +97,7 @@ def episodes_csv(
     """One row per dreamt episode: where it comes from, its context, and the swapped one, raw units."""
     names = list(contexts[0])
     header = ("episode", "region", "context_id", "seed", *names, *(f"swapped_{name}" for name in names))
-    return _csv(
+    return csv_bytes(
         header,
         (
             (index, e.job.region, e.job.context_id, e.job.seed, *true.values(), *other.values())
@@ -106,7 +106,8 @@ def episodes_csv(
     )
 
 
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """Return a CSV file with a line of names, then the rows."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

@@ -8,6 +8,7 @@ Sizes: E episodes, T steps, images [Y, X, C].
 """
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -41,8 +42,19 @@ def open_loop_video(
     Returns:
         T + PAUSE frames of height 3 Y + 2 BORDER and width E (X + 2 BORDER).
     """
-    episodes, steps = truth.shape[:2]
-    column = np.concatenate([to_rgb(truth), to_rgb(dreamt), to_rgb(image_error(truth, dreamt))], axis=2)
+    return stack_video([truth, dreamt, image_error(truth, dreamt)], recorded, observed)
+
+
+def stack_video(
+    rows: Sequence[UInt8[ndarray, "E T Y X C"]], recorded: Bool[ndarray, "E T"], observed: int = OBSERVED
+) -> UInt8[ndarray, "F V W 3"]:
+    """Lay out the frames of a video of n rows of images, one below the other; see `open_loop_video`.
+
+    Returns:
+        T + PAUSE frames of height n Y + 2 BORDER and width E (X + 2 BORDER).
+    """
+    episodes, steps = recorded.shape
+    column = np.concatenate([to_rgb(row) for row in rows], axis=2)
     column = frame(column, observed) * recorded[:, :, None, None, None]
     video = column.transpose(1, 2, 0, 3, 4).reshape(steps, column.shape[2], episodes * column.shape[3], 3)
     return np.concatenate([video, np.zeros_like(video, shape=(PAUSE, *video.shape[1:]))])

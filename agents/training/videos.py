@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from agents.dreaming.channels import image_keys
-from agents.dreaming.dreams import OBSERVED, collate, displayed, open_loop
+from agents.dreaming.dreams import OBSERVED, collate, displayed, observed_conditions, open_loop
 from agents.dreaming.video import MAX_EPISODES, encode_gif, open_loop_video
 from agents.evaluation.rollout import run_episodes
 from agents.files import atomic_write
@@ -67,7 +67,7 @@ class OpenLoopVideos:
             return
         batch, recorded = collate(records, max(len(record["is_first"]) for record in records))
         tensors = {key: torch.from_numpy(value) for key, value in batch.items()}
-        ((_, decoded),) = open_loop(agent, state, tensors, {"true": tensors["context"][:, 0]})
+        ((_, decoded),) = open_loop(agent, state, tensors, {"true": observed_conditions(agent, state, tensors)})
         for key in image_keys(records[0]):
             video = open_loop_video(batch[key], displayed(decoded[key]), recorded)
             atomic_write(self._file(key.partition("/")[2], env_steps), encode_gif(video, SCALE))

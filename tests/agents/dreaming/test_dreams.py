@@ -46,6 +46,9 @@ def make_episode(steps, context, seed):
 class ExactAgent:
     """Knows the fake world: its latent is x."""
 
+    def condition(self, state, batch):
+        return batch["context"]
+
     def observe(self, state, batch, noise=None):
         deter = batch["observation/state"][..., :1]
         assert deter.shape[1] == OBSERVED, "the agent must not see what it is to dream of"
@@ -97,7 +100,7 @@ def channels(episodes):
 
 def swap(episodes, values):
     assert len(episodes) == len(values)
-    return np.array(values, np.float32)[:, None]
+    return torch.tensor(values, dtype=torch.float32)[:, None]
 
 
 def test_exact_agent_dreams_without_error(episodes, channels):

@@ -25,7 +25,8 @@ class Painter:
 
     def __init__(self, agent, shift=0.0):
         self.agent, self.shift = agent, shift
-        self.observe, self.imagine, self.rows = agent.observe, agent.imagine, []
+        self.condition, self.observe, self.imagine = agent.condition, agent.observe, agent.imagine
+        self.rows = []
 
     def decode(self, state, latent, context):
         self.rows.append(context.shape[:-1].numel())
