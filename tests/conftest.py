@@ -20,7 +20,14 @@ torch.set_flush_denormal(True)
 def pytest_configure(config: pytest.Config) -> None:
     """Check the shapes in signatures: in tests only, since it takes time that no measurement should hold."""
     if not config.getoption("benchmark_only", default=False):
-        checked = ("worldmodels", "agents.dreamerv3", "agents.returns", "agents.optimizer", "agents.dreaming.video")
+        checked = (
+            "worldmodels",
+            "agents.dreamerv3",
+            "agents.returns",
+            "agents.optimizer",
+            "agents.dreaming.video",
+            "agents.latent_analysis.probe",
+        )
         install_import_hook(checked, "tests.shapes.check")
 
 

@@ -42,7 +42,7 @@ _ORDER = (CODE, BOTH, DETER, STOCH, HISTORY, OBSERVATION, SHUFFLED)
 
 
 _SCATTER, _PANEL, _ERROR = 2.9, 2.75, 1.9  # inches: heights of a row of scatter plots, of R^2, of errors
-_GAP = 0.8  # inches between rows of panels
+_GAP, _LEGEND = 0.8, 0.3  # inches between rows of panels, and of a legend below one
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,14 @@ def make_figure(analysis: Analysis, captions: Captions) -> "Figure":
     infers = bool(analysis.pick(BY_STEP, CODE))
     heights = [_SCATTER] * len(features) + [_PANEL] + [_ERROR] * infers
     top = 0.95 + 0.19 * len(lines)
-    height = top + sum(heights) + _GAP * (len(heights) - 1) + 1.0
+    gaps = [_GAP] * len(features) + [_GAP + _LEGEND] * infers
+    height = top + sum(heights) + sum(gaps) + (_GAP if infers else _GAP + _LEGEND)
     figure = Figure(figsize=(WIDTH, height))
     place = height - top
     boxes = []
-    for each in heights:
+    for each, gap in zip(heights, [*gaps, 0.0], strict=True):
         boxes.append((place / height, (place - each) / height))
-        place -= each + _GAP
+        place -= each + gap
     for row, feature in enumerate(features):
         _draw_projections(figure, boxes[row], analysis, feature, first=row == 0)
     _draw_scores(figure, boxes[len(features)], analysis, features)
@@ -98,6 +99,8 @@ def _draw_projections(
     figure: "Figure", box: tuple[float, float], analysis: Analysis, feature: Feature, *, first: bool
 ) -> None:
     """One panel for each projection, its points colored by a feature."""
+    from matplotlib.ticker import MaxNLocator
+
     column = analysis.recorded.features.index(feature)
     values = analysis.recorded.contexts[:, column]
     count = len(analysis.projections)
@@ -133,7 +136,9 @@ def _draw_projections(
         if first:
             axes.set_title(_states(projection), loc="left", weight="bold", pad=8)
     scale = figure.add_subplot(grid[count])
-    figure.colorbar(shown, cax=scale, label=_label(feature), alpha=1.0)
+    low, high = float(values.min()), float(values.max())
+    ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
+    figure.colorbar(shown, cax=scale, label=_label(feature), alpha=1.0, ticks=ticks)
     scale.grid(False)
 
 

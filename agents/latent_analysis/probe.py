@@ -67,7 +67,10 @@ def cross_predict(
     predictions = np.empty_like(targets, dtype=np.float64)
     for fitted, held_out in _split(FOLDS, groups):
         strengths = choose_strengths(latents[fitted], targets[fitted], groups[fitted])
-        predictions[held_out] = _fit(latents[fitted], targets[fitted], strengths).predict(latents[held_out])
+        probe = _fit(latents[fitted], targets[fitted], strengths)
+        predictions[held_out] = probe.predict(latents[held_out]).reshape(
+            -1, targets.shape[1]
+        )  # a lone feature comes flat
     return predictions
 
 

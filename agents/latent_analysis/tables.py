@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from agents.dreaming.dreams import OBSERVED
@@ -85,7 +86,7 @@ def make_table(analysis: Analysis, title: str, confidence: float) -> Table:
     table.add_column("read from")
     for feature in analysis.recorded.features:
         unit = f" [{feature.unit}]" if feature.unit != "1" else ""
-        table.add_column(feature.name + unit, justify="right", no_wrap=True)
+        table.add_column(escape(feature.name + unit), justify="right", no_wrap=True)
     for source in WORDS:
         if found := analysis.pick(POSTERIOR, source):
             table.add_row(WORDS[source], *map(_cell, found))
