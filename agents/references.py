@@ -94,6 +94,10 @@ def references(
                 f"{settings.environment.name} has no built-in expert; train agents in one context each and name their "
                 "folders with --experts"
             )
+        for region, _, context in contexts:
+            if trained is not None and context_key(context) not in trained:
+                told = ", ".join(f"{name} {value:g}" for name, value in context.items())
+                raise UserError(f"no expert among --experts was trained in the context {told} (region {region})")
         found = list(_measure(env, contexts, trained, seeds, episodes))
     finally:
         env.close()
@@ -129,12 +133,9 @@ def _measure(
                 controller = cartpole_controller(context)
                 means = _play_seeds(env, where, lambda *_, policy=controller: policy, seeds, episodes, on_episode)
                 yield _reference(where, "expert", "linear-quadratic regulator that knows the context", means)
-            elif context_key(context) in trained:
+            else:
                 runs = trained[context_key(context)]
                 yield _reference(where, "expert", "agents trained in this context alone", runs)
-            else:
-                told = ", ".join(f"{name} {value:g}" for name, value in context.items())
-                raise UserError(f"no expert among --experts was trained in the context {told} (region {region})")
 
 
 def _play_seeds(

@@ -14,12 +14,14 @@ import pytest
 
 import tuning.cli
 from agents.commandline import bind, parse_train, run
+from agents.compare import compare
 from agents.configuration import find_config, load_config, shipped_configs
 from agents.curve import curve
 from agents.dream import dream
 from agents.errors import UserError
 from agents.evaluate import evaluate
 from agents.grid import grid, load_grid
+from agents.references import references
 from agents.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -338,7 +340,14 @@ def check(arguments: list[str]) -> None:
         bind(grid, tokens, prog=command)
         load_grid(tokens[0])
     else:
-        bind({"evaluate": evaluate, "dream": dream, "curve": curve}[command], tokens, prog=command)
+        others = {
+            "evaluate": evaluate,
+            "dream": dream,
+            "curve": curve,
+            "compare": compare,
+            "references": references,
+        }
+        bind(others[command], tokens, prog=command)
 
 
 def test_shipped_configurations_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
