@@ -203,7 +203,7 @@ def _statistics_table(summaries: Sequence[Summary], digits: int, title: str) -> 
     for summary in summaries:
         for row, (agent, found) in enumerate(summary.estimates.items()):
             count = len(summary.region.contexts)
-            region = summary.region.name if row == 0 else f"{count} context{'s' * (count != 1)}" if row == 1 else ""
+            region = f"{summary.region.name}\n{count} context{'s' * (count != 1)}" if row == 0 else ""
             seeds = str(len(summary.region.scores[agent]))
             cells = [_cell(found[name], digits) for name in names]
             table.add_row(region, agent, seeds, *cells, end_section=row == len(summary.estimates) - 1)

@@ -66,7 +66,7 @@ def references(
         config: a name such as cartpole, or a YAML file.
         experts: folders of judged runs that were each trained in a single context; several seeds of each.
         seeds: for policies that are not trained.
-        episodes: per seed and context, for policies that are not trained.
+        episodes: of the random policy, per seed and context; the regulator plays one per seed.
         output: the CSV file; None: references_NAME.csv, by the configuration's name.
 
     Returns:
@@ -119,7 +119,7 @@ def _measure(
     episodes: int,
 ) -> Iterator[Reference]:
     """The references of all contexts, with a bar."""
-    played = len(contexts) * seeds * episodes * (2 if trained is None else 1)
+    played = len(contexts) * seeds * (episodes + (trained is None))
     with episode_progress("playing", played, Console()) as on_episode:
         for region, number, context in contexts:
             where = (region, number, context)
@@ -131,7 +131,7 @@ def _measure(
             yield _reference(where, "random", "uniform over the action space", means)
             if trained is None:
                 controller = cartpole_controller(context)
-                means = _play_seeds(env, where, lambda *_, policy=controller: policy, seeds, episodes, on_episode)
+                means = _play_seeds(env, where, lambda *_, policy=controller: policy, seeds, 1, on_episode)
                 yield _reference(where, "expert", "linear-quadratic regulator that knows the context", means)
             else:
                 runs = trained[context_key(context)]
