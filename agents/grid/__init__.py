@@ -13,9 +13,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
+from tyro.conf import arg
 
 from agents.configuration import check_drawing
 from agents.errors import UserError
@@ -27,7 +28,7 @@ __all__ = ["GridRun", "View", "grid", "load_grid"]
 
 
 def grid(
-    grid: str,
+    grid: Annotated[str, arg(metavar="NAME|FILE")],
     workers: int = 1,
     only: tuple[str, ...] | None = None,
     seeds: tuple[int, ...] | None = None,
@@ -40,8 +41,7 @@ def grid(
     seed<k>.log beside the run's folder.
 
     Args:
-        grid: a name such as contexts_cartpole (configs/grids/contexts_cartpole.yaml here, else the shipped one), or a
-            YAML file.
+        grid: a name such as contexts_cartpole (its file in configs/grids here, else the shipped one), or a YAML file.
         workers: runs at a time, each a process of its own.
         only: these variants, by name or by patterns such as 'double_*'; None: all.
         seeds: these instead of those of the file.
@@ -91,7 +91,7 @@ def _tell_end(loop: GridLoop, console: Console) -> None:
             f"same command again: {told}"
         )
     folder = loop.runs[0].folder.parents[1]
-    line = f"all {len(loop.runs)} runs are done; their table: dreamtune compare {folder}"
+    line = f"{len(loop.runs)} of {len(loop.runs)} runs are done; their table: dreamtune compare {folder}"
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -100,7 +100,7 @@ def test_interrupted_killed_failed_and_gone_on_with(
     assert interrupted_at < killed_at < STEPS
 
     assert tuning.cli.main(["grid", "mine.yaml", "--only", "crssm"]) == 0
-    assert "all 1 runs are done; their table: dreamtune compare runs/mine" in capsys.readouterr().out
+    assert "1 of 1 runs are done; their table: dreamtune compare runs/mine" in capsys.readouterr().out
     assert [progress_of(run).stage for run in load_grid("mine.yaml")] == ["done", "train"]
     log = (tmp_path / "runs/mine/crssm/seed0.log").read_text()
     assert re.findall(r"continuing at (\d+) of 300 steps", log) == [str(interrupted_at), str(killed_at)]
