@@ -82,7 +82,7 @@ def test_runs_that_were_never_judged_still_make_a_report(tmp_path: Path) -> None
     said = text_of(page)
     assert "1 agent, 1 run" in said and f"dreamtune evaluate {tmp_path}/alone" in said
     ids = re.findall(r'<section id="(\w+)"', page.read_text())
-    assert ids == ["overview", "curves", "configuration", "reading", "reproducing"]
+    assert ids == ["overview", "curves", "pictures", "configuration", "reading", "reproducing"]
 
 
 def test_runs_of_one_agent_that_differ_in_more_than_the_seed_are_told(tmp_path: Path) -> None:
@@ -110,8 +110,9 @@ def test_mistakes_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.Captur
         ([str(empty)], f"{empty}: no run in it"),
         ([str(tmp_path / "absent")], "absent: no such folder"),
         ([str(runs), "--output", str(file / "report.html")], "report.html: cannot be written"),
-        ([str(runs), "--output", str(empty)], f"{empty}: cannot be written"),
+        ([str(runs), "--output", str(empty)], f"{empty}: is a folder; name a file"),
         ([str(runs), str(other)], "judged different contexts in region"),
+        ([str(runs), "--reference", "hiden"], "no judged agent 'hiden'; there are: crssm, hidden"),
         ([], "no run named"),
     ):
         assert tuning.cli.main(["report", *arguments]) == 2

@@ -17,7 +17,17 @@ pytestmark = needs_browser
 # Names that a page would run if it did not escape them; one also looks like mathematics to Matplotlib.
 HOSTILE = "<img src=x onerror=window.hacked=1> $x_1$ & co"
 SCRIPT = "</pre></script><script>window.hacked = 1</script>"
-SECTIONS = ["overview", "curves", "worlds", "pictures", "configuration", "reading", "reproducing"]
+SECTIONS = [
+    "overview",
+    "curves",
+    "regions",
+    "profiles",
+    "worlds",
+    "pictures",
+    "configuration",
+    "reading",
+    "reproducing",
+]
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +122,7 @@ def test_figures_are_drawn_where_they_are_and_described(opened: Chrome) -> None:
 
 
 def test_a_click_sorts_and_the_next_one_turns_it_round(opened: Chrome) -> None:
-    table = find(opened, "#overview table")[0]
+    table = find(opened, "#overview table")[1]  # of agents, also those that were not judged
 
     def column(place: int) -> list[str]:
         return [

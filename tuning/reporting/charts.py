@@ -19,7 +19,7 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Dot:
     """A number with its interval, NaN where there is none, of the agent with that index."""
 
     agent: int
@@ -60,7 +60,7 @@ def draw_curves(lines: Sequence[Line], name: str, ylabel: str, description: str)
 def draw_profiles(lines: Sequence[Line], name: str, xlabel: str, description: str) -> Markup:
     """Draw, for every score, the share of (run, context) pairs above it."""
     with report_style():
-        figure = new_figure(430, 320)
+        figure = new_figure(340, 270)
         axes = figure.add_subplot()
         _draw_lines(axes, lines, stairs=True)
         axes.set(xlabel=xlabel, ylabel="share of runs and contexts", ylim=(-0.02, 1.02))
@@ -82,8 +82,8 @@ def draw_over_feature(
 
 
 def draw_estimates(
-    panels: Mapping[str, Sequence[Estimate]],
-    agents: Sequence[str],
+    panels: Mapping[str, Sequence[Dot]],
+    agents: Mapping[int, str],
     name: str,
     description: str,
     marks: Mapping[str, float],
@@ -100,6 +100,7 @@ def draw_estimates(
     rows = {agent: place for place, agent in enumerate(reversed(shown))}
     with report_style():
         figure = new_figure(220 * len(panels) + 60, 64 + 30 * len(rows))
+        figure.set_layout_engine("constrained", w_pad=0.12)
         for place, (title, estimates) in enumerate(panels.items()):
             axes = figure.add_subplot(1, len(panels), place + 1)
             axes.set_title(title, color=INK)

@@ -57,14 +57,19 @@ KINDS = (
         "Dreams under another context than the recorded one, judged against the real simulator in that other context, "
         "from the same state with the same actions.",
         "dreamtune counterfactual",
-        {},
+        {
+            "counterfactual.png": "errors of dreams against the simulator in the swapped context",
+            "counterfactual.gif": "video of dreams and of the simulator in the swapped context",
+            "image.gif": "video of dreams and of the simulator in the swapped context",
+        },
     ),
     Kind(
         "latents",
         "Latent states",
-        "What the agent's latent states tell of the context.",
+        "What the agent's latent states tell of the context: linear probes, judged in contexts that they were not "
+        "fitted to, and principal components.",
         "dreamtune latents",
-        {},
+        {"latents.png": "how well each feature is read, and where the states of a context lie"},
     ),
 )
 
@@ -97,6 +102,10 @@ def picture_blocks(agents: Sequence[Agent]) -> list[Block]:
     blocks: list[Block] = []
     for kind in KINDS:
         blocks += _kind_blocks(kind, agents, pictures)
+    lacking = [kind for kind in KINDS if not any(one[0] is kind for one in found)]
+    if lacking:
+        commands = "\n".join(f"{kind.command} FOLDER" for kind in lacking)
+        blocks += [Text(f"Not made yet: {listed([kind.title.lower() for kind in lacking])}."), Code(commands)]
     for words, paths in (
         (f"Left out, since pictures may take {LARGEST_PAGE // 2**20} MiB of a report", left_out),
         ("Cannot be read as pictures", damaged),
