@@ -4,7 +4,8 @@ A network predicts the next change of the observation as ``base + basis @ code``
 situation and the action, and the code [Z] on the world alone. Given the networks the code is then a linear regression:
 under a unit normal prior its posterior is known in closed form, from all transitions of the episode so far, and it
 sharpens with each of them. Old evidence fades, so that a code can follow a world that changes. The code that the agent
-is given is the posterior's mean; where nothing has been seen it is zero.
+is given is the posterior's mean, zero where nothing has been seen, and bounded: a regression follows a world however
+far it lies from those of training, but networks that were never shown such codes do not.
 
 What trains base, basis and noise is the probability of every next change under the posterior before it (forward
 dynamics), through the regression. No label of the context takes part: the probe, which tells how much of the true
@@ -28,6 +29,7 @@ from worldmodels.layers import Head, Linear
 
 CHANGE_RATE = 0.01  # of the moving mean square of changes, per update
 SMALLEST_VARIANCE = 1e-5  # of the noise, in mean squares of changes: 3 thousandths of a usual change
+LIMIT = 2.0  # of a code's entries, in standard deviations of the prior
 _NO_CHANGE = 1e-12  # a mean square below this
 _NOISE_SPEED = 10.0  # the optimizer's steps are of one size for all parameters; the noise falls by powers of ten
 
@@ -96,9 +98,14 @@ class ContextEncoder(nn.Module):
         precision, moment = self._evidence(base, basis, change)
         precision = (self.fade * belief["precision"] + precision) * kept.unsqueeze(-1)
         moment = (self.fade * belief["moment"] + moment) * kept
-        code, _ = posterior(precision, moment)
+        mean, _ = posterior(precision, moment)
         seen = change[..., change.shape[-1] - self.images :]
-        return code.to(measured.dtype), {"measured": measured, "change": seen, "precision": precision, "moment": moment}
+        return bounded(mean).to(measured.dtype), {
+            "measured": measured,
+            "change": seen,
+            "precision": precision,
+            "moment": moment,
+        }
 
     def sequence(
         self,
@@ -128,10 +135,10 @@ class ContextEncoder(nn.Module):
         precision, moment = self._evidence(base, basis, change)
         weights = fading(is_first, self.fade, moment)[:, :, 1:]
         summed = (weights @ precision.flatten(2)).unflatten(-1, (self.size, self.size))
-        code, covariance = posterior(summed, weights @ moment)
-        predicted = base + (basis @ code[:, :-1].unsqueeze(-1)).squeeze(-1)
+        mean, covariance = posterior(summed, weights @ moment)
+        predicted = base + (basis @ mean[:, :-1].unsqueeze(-1)).squeeze(-1)
         variance = self.noise.variance + ((basis @ covariance[:, :-1]) * basis).sum(-1)
-        exact = {"code": code, "change": change, "predicted": predicted, "variance": variance}
+        exact = {"code": bounded(mean), "change": change, "predicted": predicted, "variance": variance}
         return {name: value.to(measured.dtype) for name, value in exact.items()} | {"valid": keep[:, 1:]}
 
     def _dynamics(self, situation: Float[Tensor, "*N I"], action: Float[Tensor, "*N A"]) -> tuple[Tensor, Tensor]:
@@ -174,6 +181,11 @@ def posterior(
     identity = torch.eye(moment.shape[-1], device=moment.device, dtype=moment.dtype)
     covariance = inverse(precision + identity)
     return (covariance @ moment.unsqueeze(-1)).squeeze(-1), covariance
+
+
+def bounded(mean: Float[Tensor, "*N Z"]) -> Float[Tensor, "*N Z"]:
+    """Keep the entries within +-`LIMIT`, and those near zero as they are: x / sqrt(1 + (x / LIMIT)^2)."""
+    return mean * (1 + (mean / LIMIT).square()).rsqrt()
 
 
 def inverse(matrix: Float[Tensor, "*N Z Z"]) -> Float[Tensor, "*N Z Z"]:

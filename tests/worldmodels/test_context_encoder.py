@@ -13,6 +13,7 @@ from worldmodels.context_encoder import (
     CHANGE_RATE,
     SMALLEST_VARIANCE,
     ContextEncoder,
+    bounded,
     fading,
     inverse,
     inverse_root,
@@ -62,10 +63,11 @@ def by_hand(module: ContextEncoder, measured: Tensor, action: Tensor, is_first: 
                 weight = (1 - 1 / MEMORY) ** (t - i)
                 precision += weight * basis.T @ np.diag(1 / noise) @ basis
                 moment += weight * basis.T @ np.diag(1 / noise) @ (change[i] - base)
-            codes[b, t] = np.linalg.solve(precision, moment)
+            mean = np.linalg.solve(precision, moment)
+            codes[b, t] = mean / np.sqrt(1 + mean**2 / 4)
             if t < T - 1:
                 base, basis = dynamics[t]
-                predicted[b, t] = base + basis @ codes[b, t]
+                predicted[b, t] = base + basis @ mean
                 variance[b, t] = noise + np.diag(basis @ np.linalg.inv(precision) @ basis.T)
     return codes, predicted, variance
 
@@ -125,6 +127,11 @@ def test_code_of_a_linear_world_is_the_ridge_regression() -> None:
     np.testing.assert_allclose(mean.numpy(), ridge.coef_, rtol=1e-9)
     np.testing.assert_allclose(covariance.numpy(), np.linalg.inv(precision + np.eye(Z)), atol=1e-12)
     assert np.abs(mean.numpy() - truth).max() < 0.05
+
+
+def test_bounded_by_hand() -> None:
+    given = torch.tensor([0.0, 0.1, -2.0, 1e6], dtype=torch.float64)
+    assert bounded(given).tolist() == pytest.approx([0.0, 0.1 / 1.0025**0.5, -(2.0**0.5), 2.0])
 
 
 @pytest.mark.parametrize("spread", [1.0, 1e4, 1e8])
