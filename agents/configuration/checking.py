@@ -104,6 +104,7 @@ def _locate(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str
     kinds: dict[str, type[BaseModel]] = {}
     description = None
     for part in map(str, loc):
+        kind = part.removesuffix("]").rpartition(" ")[2]  # pydantic says "function-after[check(), Kind]" of checked ones
         if model is not None:
             keys.append(part)
             field = model.model_fields.get(part)
@@ -114,8 +115,8 @@ def _locate(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str
             kinds = {kind.__name__: kind for kind in options if isinstance(kind, type) and issubclass(kind, BaseModel)}
             model = annotation if annotation in kinds.values() else None
             description = field.description
-        elif part in kinds:
-            model = kinds[part]
+        elif kind in kinds:
+            model = kinds[kind]
         elif "[" not in part:
             keys.append(part)
     return keys, model, description
