@@ -23,6 +23,7 @@ from agents.evaluate import evaluate
 from agents.grid import grid, load_grid
 from agents.references import references
 from agents.run_folder import RunFolder
+from tuning.report import report
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -346,6 +347,7 @@ def check(arguments: list[str]) -> None:
             "curve": curve,
             "compare": compare,
             "references": references,
+            "report": report,
         }
         bind(others[command], tokens, prog=command)
 

@@ -118,7 +118,7 @@ class Picture:
         uri: a data URI.
         size: width and height in pixels.
         alt: what is seen, for those who do not see it.
-        caption: below it.
+        caption: above it.
     """
 
     uri: str

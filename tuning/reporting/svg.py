@@ -20,7 +20,7 @@ INK, MUTED, LINE, PAPER, MISSING = "#010203", "#020304", "#030405", "#040506", "
 # Agents beyond these share a color, not a dash.
 AGENTS = ("#0072b2", "#d55e00", "#009e73", "#b5558e", "#a87400", "#5b6770", "#8a5a2b", "#3a5bc7")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.4, 1.2, 1.4)), (0, (8, 3)))
-_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)", PAPER: "var(--paper)"} | {
+PLACEHOLDERS = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)", PAPER: "var(--paper)"} | {
     color: f"var(--agent-{index})" for index, color in enumerate(AGENTS)
 }
 _URLS = {MISSING: "url(#missing)"}  # a hatching that the page defines once
@@ -124,7 +124,7 @@ def inline_svg(figure: "Figure", name: str, description: str, tips: Mapping[str,
 
 def _convert(tag: str, name: str) -> str:
     """One tag of Matplotlib's SVG with the page's colors, font and ids, and no more digits than can be seen."""
-    for color, variable in _VARIABLES.items():
+    for color, variable in PLACEHOLDERS.items():
         tag = tag.replace(color, variable)
     tag = re.sub(r"#fe([01])0([0-9a-f]{2})", _mix, tag)
     for color, url in _URLS.items():
