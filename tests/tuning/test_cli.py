@@ -22,6 +22,7 @@ from agents.errors import UserError
 from agents.evaluate import evaluate
 from agents.grid import grid, load_grid
 from agents.references import references
+from agents.latents import latents
 from agents.run_folder import RunFolder
 from tuning.report import report
 
@@ -344,6 +345,7 @@ def check(arguments: list[str]) -> None:
         others = {
             "evaluate": evaluate,
             "dream": dream,
+            "latents": latents,
             "curve": curve,
             "compare": compare,
             "references": references,
