@@ -21,8 +21,8 @@ from agents.dream import dream
 from agents.errors import UserError
 from agents.evaluate import evaluate
 from agents.grid import grid, load_grid
-from agents.references import references
 from agents.latents import latents
+from agents.references import references
 from agents.run_folder import RunFolder
 from tuning.report import report
 
