@@ -94,7 +94,10 @@ class Worker:
 
     def _last_line(self) -> str:
         """Return the last line that this process has printed."""
-        with self.run.log.open("rb") as log:
-            log.seek(self._begin)
-            lines = log.read().decode(errors="replace").strip().splitlines()
+        try:
+            with self.run.log.open("rb") as log:
+                log.seek(self._begin)
+                lines = log.read().decode(errors="replace").strip().splitlines()
+        except OSError:  # somebody has removed it
+            return ""
         return lines[-1].strip().removeprefix("error: ") if lines else ""

@@ -37,7 +37,7 @@ def write_grid(folder: Path, *, episodes: int = 1) -> None:
 
 def wait_for_checkpoint(after: int) -> None:
     """Wait until the crssm run has a checkpoint of more than so many steps."""
-    deadline = time.monotonic() + 200.0
+    deadline = time.monotonic() + 400.0
     while time.monotonic() < deadline:
         if any(int(path.name[5:]) > after for path in (CRSSM / "checkpoints").glob("step-*")):
             return
