@@ -63,7 +63,7 @@ def make_counterfactual_figure(result: Result, words: Sequence[str], title: str,
         place += size + gap
     grids = [figure.add_gridspec(1, 1, left=0.06, right=0.985, top=high, bottom=low)[0] for high, low in boxes]
     draw_heatmaps(figure, grids[0], result, words)
-    groups = [group for group in result.groups(result.quantities[0]) if group.name.startswith("to ")]
+    groups = [group for group in result.groups(result.quantities[0]) if group.by_place]
     _draw_errors(figure, grids[1], result, groups)
     _draw_scores(figure, grids[2], result, groups)
     draw_examples(figure, grids[3], result, words)
@@ -99,7 +99,7 @@ def _draw_errors(figure: "Figure", grid: Any, result: Result, groups: Sequence[G
             _draw_line(axes, horizons, estimates, HUES[name], DASHES[name])
         real = [float(root_mean_square(group.moments[:, h - 1].sum(axis=0), "real")) for h in horizons]
         axes.plot(horizons, real, color=HUES["counterfactual"], linewidth=1.1, linestyle=_REAL)
-        axes.set_title(f"error by horizon, {group.name}", loc="left")
+        axes.set_title(f"error by horizon, targets: {_place(group)}", loc="left")
         axes.set_xlabel("horizon (imagined steps)")
         axes.tick_params(labelleft=column == 0)
         _mark_horizon(axes, result)
@@ -115,7 +115,7 @@ def _draw_scores(figure: "Figure", grid: Any, result: Result, groups: Sequence[G
     for column, (name, text) in enumerate((("skill", "skill"), ("direction", "direction (cosine)"))):
         axes = figure.add_subplot(panels[0, column])
         for group, color in zip(groups, GROUP_HUES, strict=False):
-            _draw_line(axes, horizons, [group.score(name, int(h)) for h in horizons], color, "-", group.name)
+            _draw_line(axes, horizons, [group.score(name, int(h)) for h in horizons], color, "-", _place(group))
         axes.axhline(0, color="#444444", linewidth=0.9)
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, _LOWEST), min(max(high, 0.2), 1.02))
@@ -131,6 +131,12 @@ def _draw_scores(figure: "Figure", grid: Any, result: Result, groups: Sequence[G
     axes.set_title("share of episodes going on in both worlds", loc="left")
     axes.set_xlabel("horizon (imagined steps)")
     _mark_horizon(axes, result)
+
+
+def _place(group: Group) -> str:
+    """Where the targets of a group lie, in words."""
+    words = {"inside": "in the training range", "one outside": "one feature outside", "more outside": "more outside"}
+    return words.get(group.name, "outside the training range")
 
 
 def _draw_line(

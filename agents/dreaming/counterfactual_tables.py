@@ -133,9 +133,11 @@ def errors_csv(result: Result) -> bytes:
 
 def score_table(groups: Sequence[Group], horizon: int, title: str, caption: str) -> Table:
     """Errors of the three dreams and scores of each group over the imagined steps 1 .. horizon."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False
+    )
     table.caption, table.caption_justify = caption, "left"
-    table.add_column("context swapped", no_wrap=True)
+    table.add_column("swap", overflow="fold")
     for name in ("true", "swapped", "default"):
         table.add_column(f"error\n{name}", justify="right", no_wrap=True)
     table.add_column("real\ndiff.", justify="right", no_wrap=True)

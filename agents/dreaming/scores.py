@@ -22,13 +22,9 @@ from agents.statistics import bootstrap_interval
 Measure = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 OVERALL = "all swaps"
-#: Where a target lies: how many of its features are outside the training range, at least and at most.
-PLACES = (
-    ("to the training range", 0, 0),
-    ("to one feature outside", 1, 1),
-    ("to several outside", 2, 1_000_000),
-)
-PLACES_OF_ONE = (PLACES[0], ("to outside", 1, 1))
+#: Where a target lies: its name, and how many of its features are outside the training range, at least and at most.
+PLACES = (("inside", 0, 0), ("one outside", 1, 1), ("more outside", 2, 1_000_000))
+PLACES_OF_ONE = (PLACES[0], ("outside", 1, 1))
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,11 @@ class Group:
     episodes: int
     seed: int
     confidence: float
+
+    @property
+    def by_place(self) -> bool:
+        """Whether the swaps have in common where their targets lie."""
+        return self.name in {name for name, _, _ in (*PLACES, *PLACES_OF_ONE)}
 
     @cached_property
     def cumulative(self) -> NDArray[np.float64]:
@@ -147,7 +148,7 @@ def make_groups(
     for name, least, most in PLACES if several else PLACES_OF_ONE:
         kinds[name] = [p for p in places if least <= grid.outside[swaps[p].target] <= most]
     for feature in grid.axes if several else ():
-        kinds[f"only {feature} differs"] = [
+        kinds[f"{feature} alone"] = [
             p for p in places if grid.differing(swaps[p].source, swaps[p].target) == (feature,)
         ]
     return [make_group(name, chosen, swaps, moments, seed, confidence) for name, chosen in kinds.items() if chosen]

@@ -102,8 +102,8 @@ def test_files_repeat_byte_for_byte(run, capsys):
     counterfactual(folder, episodes=2, horizon=7)
     assert {name: (folder / "counterfactual" / name).read_bytes() for name in FILES} == before
     printed = said(capsys)
-    assert "Counterfactual dreams of tiny" in printed and "to one feature outside" in printed
-    assert "only gravity differs" in printed and "counterfactual.png" in printed
+    assert "Counterfactual dreams of tiny" in printed and "one outside" in printed
+    assert "gravity alone" in printed and "counterfactual.png" in printed
 
 
 def test_the_video_shows_both_worlds_beside_the_trajectories(run):
@@ -118,7 +118,10 @@ def test_the_video_shows_both_worlds_beside_the_trajectories(run):
     assert first.shape[1] == 720 + 244
     worlds = first[18:262, :244], first[280:524, :244]
     assert np.abs(worlds[0] - worlds[1]).max() == 0  # the same state, framed green
-    assert worlds[0][0, 0].tolist() == [0, 255, 0] and last[18, 0].tolist() == [255, 0, 0]
+    frames_differ = [
+        np.abs(np.array(color) - frame[18, 0]).max() for color, frame in (((0, 255, 0), first), ((255, 0, 0), last))
+    ]
+    assert max(frames_differ) < 30  # but for the palette
     assert np.abs(last[280:524, 2:242] - last[18:262, 2:242]).max() > 0
     drawn = [(np.abs(frame[60:, 244:] - 255).sum(-1) > 100).sum() for _, frame in frames]
     assert drawn[-1] > drawn[0]

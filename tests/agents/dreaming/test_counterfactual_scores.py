@@ -78,9 +78,9 @@ def test_groups_by_place_and_by_what_differs():
     members = {group.name: group.swaps for group in make_groups(grid, swaps, moments, 0, 0.95)}
     assert members == {
         "all swaps": (0, 1, 2, 3),
-        "to the training range": (0, 3),
-        "to one feature outside": (1,),
-        "to several outside": (2,),
-        "only gravity differs": (0, 1),
-        "only length differs": (3,),
+        "inside": (0, 3),
+        "one outside": (1,),
+        "more outside": (2,),
+        "gravity alone": (0, 1),
+        "length alone": (3,),
     }
