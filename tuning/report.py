@@ -43,16 +43,18 @@ def report(
             compared, no agent of that label, references that do not fit, or an output that cannot be written.
     """
     check_output(output)
-    collected = collect(folders)
-    chosen = choose_reference(collected, reference)
     command = ["dreamtune", "report", *map(str, folders), "--output", str(output)]
     command += [] if reference is None else ["--reference", reference]
     command += [] if references is None else ["--references", str(references)]
-    numbers = find_numbers(collected.scores, collected.agents, chosen, references)
-    sections = make_sections(Source(collected, numbers, chosen, command))
-    page = render_page(*titles(collected), sections)
-    atomic_write(output, page)
     console = Console()
+    with console.status("reading the runs") as status:
+        collected = collect(folders)
+        chosen = choose_reference(collected, reference)
+        status.update("computing intervals")
+        numbers = find_numbers(collected.scores, collected.agents, chosen, references)
+        status.update("drawing")
+        page = render_page(*titles(collected), make_sections(Source(collected, numbers, chosen, command)))
+        atomic_write(output, page)
     console.print(f"The report is {output} ({len(page) / 2**20:.1f} MiB)", soft_wrap=True, highlight=False)
     return output
 
