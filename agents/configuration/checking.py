@@ -104,7 +104,7 @@ def _locate(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str
     kinds: dict[str, type[BaseModel]] = {}
     description = None
     for part in map(str, loc):
-        kind = part.removesuffix("]").rpartition(" ")[2]  # pydantic says "function-after[check(), Kind]" of checked ones
+        kind = part.removesuffix("]").rpartition(" ")[2]  # of checked ones pydantic says "function-after[f(), Kind]"
         if model is not None:
             keys.append(part)
             field = model.model_fields.get(part)
