@@ -79,8 +79,8 @@ def dream(folder: Path, episodes: int = 16, horizon: int = 45) -> list[HorizonEr
     partners = most_distant(vectors)
     horizon = min(horizon, max(episode.length for episode in recorded) - OBSERVED + 1)
     channels = channels_of(config.environment.name, records[0], config.environment.observation_scale)
-    swapped = final_conditions(agent, state, records)[torch.from_numpy(partners)]
-    dreams = dream_episodes(agent, state, records, swapped, channels, horizon)
+    others = final_conditions(agent, state, records)[torch.from_numpy(partners)]
+    dreams = dream_episodes(agent, state, records, others, channels, horizon)
     overall, note = [*overall_errors(dreams), *image_errors(dreams)], swap_note(dreams, vectors)
     title = f"Dreams of {config.environment.name} by run {run.path.name}"
     _write(run.dream, dreams, recorded, partners.tolist(), features, title, note)

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: no command {name!r}; the commands are: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     module, function, _ = COMMANDS[name]
-    run = importlib.import_module("agents.commandline").run
+    run = importlib.import_module("agents.exit_codes").run
     command = getattr(importlib.import_module(module), function)
     code: int = run(lambda: command(tokens))
     return code

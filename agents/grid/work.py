@@ -12,6 +12,7 @@ from pathlib import Path
 
 from agents.configuration import config_bytes, validate
 from agents.configuration.yaml_files import parse_yaml
+from agents.exit_codes import run as run_command
 from agents.grid.configuration import GridRun
 from agents.grid.count import count_episodes
 from agents.grid.state import is_judged, is_trained
@@ -58,8 +59,6 @@ def main() -> int:
     """Do what the standard input says and return the exit code."""
     # A shell starts what it runs in the background deaf to interrupts, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    from agents.commandline import run as run_command
-
     run = decode(sys.stdin.buffer.read())
     busy = False
 

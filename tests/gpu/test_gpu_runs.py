@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents.commandline import run
 from agents.errors import UserError
 from agents.evaluate import evaluate
+from agents.exit_codes import run
 from agents.replay import PageStore, RamStorage, Replay
 from agents.run_folder import RunFolder
 from agents.train import train

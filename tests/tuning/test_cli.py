@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 import tuning.cli
-from agents.commandline import bind, parse_train, run
+from agents.commandline import bind, parse_train
 from agents.compare import compare
 from agents.configuration import find_config, load_config, shipped_configs
 from agents.curve import curve
 from agents.dream import dream
 from agents.errors import UserError
 from agents.evaluate import evaluate
+from agents.exit_codes import run
 from agents.grid import grid, load_grid
 from agents.latents import latents
 from agents.references import references

@@ -4,10 +4,10 @@ import pytest
 import torch
 from training_run import tiny_config
 
-from agents.commandline import run
 from agents.dreamerv3 import DreamerV3
 from agents.errors import UserError
 from agents.evaluate import evaluate
+from agents.exit_codes import run
 from agents.train import train
 from agents.training.learner import Learner
 from agents.training.memory import memory_errors, training_advice
