@@ -238,9 +238,9 @@ def _tell(run: RunFolder, result: Result, episodes: int, console: Console) -> No
     """Print the scores."""
     for quantity in result.quantities:
         caption = (
-            f"{quantity.name}, root mean square in {quantity.unit}, against what the\nsimulator does in the swapped "
-            f"context; imagined steps 1 to {result.horizon};\n{episodes} recorded episodes, {len(result.swaps)} swaps; "
-            "inside, outside: how many of the\nfeatures swapped in lie outside the training range"
+            f"{quantity.name}, root mean square in {quantity.unit}, against what the simulator does in the swapped "
+            f"context; imagined steps 1 to {result.horizon}; {episodes} recorded episodes, {len(result.swaps)} swaps; "
+            "inside, outside: how many of the features swapped in lie outside the training range"
         )
         title = f"Counterfactual dreams of {run.path.name}"
         console.print(score_table(result.groups(quantity), result.horizon, title, caption))

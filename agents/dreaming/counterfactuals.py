@@ -126,7 +126,7 @@ def swap_source(
     batch, valid = collate([episode.records for episode in episodes], length)
     tensors = _tensors(batch)
     happened = _truth(tensors, valid, channels)
-    keys = image_keys(batch)
+    keys = image_keys(episodes[0].records)
     targets = [target for start, target in grid.pairs() if start == source]
     under = {"true": source, "default": grid.default} | {f"target {place}": place for place in targets}
     given = {name: conditions[place] for name, place in under.items()}

@@ -5,22 +5,29 @@ import io
 import math
 from functools import partial
 
+import matplotlib
 import numpy as np
 import pytest
 from kept_run import ENVIRONMENT, keep_agent, make_config
 from PIL import Image
 
 from agents.counterfactual import counterfactual, endings_line
+from agents.dreaming.counterfactual_examples import example_swaps
+from agents.dreaming.counterfactual_figure import make_counterfactual_figure
 from agents.dreaming.counterfactuals import Endings
+from agents.dreaming.figure import STYLE
 from agents.environments import ENVIRONMENTS, ContextualEnv
 from agents.errors import UserError
 from agents.run_folder import RunFolder
+from tests.agents.dreaming.drawn import check_readable, texts
 from tests.agents.pixel_world import SIZE, Dot
 
 SMALL = {
     "training": {"distribution": "round_robin", "ranges": {"gravity": [4.9, 14.7]}, "count": 4},
     "evaluation": {"regions": {"far": [{"gravity": 19.6, "length": 0.2}]}},
 }
+# Three contexts: the default one and both of these.
+TINY = {"training": {"distribution": "fixed", "contexts": [{"gravity": 4.9}, {"gravity": 14.7}]}}
 FILES = ["counterfactual.gif", "counterfactual.png", "errors.csv", "grid.csv", "scores.csv"]
 
 
@@ -106,14 +113,30 @@ def test_files_repeat_byte_for_byte(run, capsys):
     assert "gravity alone" in printed and "counterfactual.png" in printed
 
 
+def test_the_picture_can_be_read(run):
+    _, result = run
+    words = [f"gravity {c['gravity']:g} m/s², length {c['length']:g} m" for c in result.grid.contexts]
+    with matplotlib.rc_context(STYLE):
+        figure = make_counterfactual_figure(result, words, "Counterfactual dreams of some world", "A note")
+        check_readable(figure)
+    written = {text for text, _ in texts(figure)}
+    singles = result.singles(result.quantities[0])
+    for swap, group in zip(result.swaps, singles, strict=True):
+        shown = f"{group.value('skill', 7):.2f}".replace("-", "−")
+        assert written & {shown, f"({shown})", "<−10", "(<−10)"}, (swap.source, swap.target)
+    assert "A note." in written and f"from {words[result.grid.default]}" in written
+
+
 def test_the_video_shows_both_worlds_beside_the_trajectories(run):
-    folder, _ = run
+    folder, result = run
+    examples = example_swaps(result)
+    shown = result.swaps[examples[len(examples) // 2]].counterfactual[0, :, 0]
     with Image.open(folder / "counterfactual" / "counterfactual.gif") as file:
         frames = []
         for index in range(file.n_frames):
             file.seek(index)
             frames.append((file.info["duration"], np.array(file.convert("RGB")).astype(int)))
-    assert sum(duration for duration, _ in frames) == 70 * (5 + 7 + 10)
+    assert sum(duration for duration, _ in frames) == 70 * ((~np.isnan(shown)).sum() + 10)
     first, last = frames[0][1], frames[-1][1]
     assert first.shape[1] == 720 + 244
     worlds = first[18:262, :244], first[280:524, :244]
@@ -129,7 +152,7 @@ def test_the_video_shows_both_worlds_beside_the_trajectories(run):
 
 def test_agents_that_do_not_see_the_context(tmp_path, capsys):
     for preset in ("hidden", "concat"):
-        result = counterfactual(keep_agent(tmp_path / preset, make_config(context=preset, contexts=SMALL)), 2, 6)
+        result = counterfactual(keep_agent(tmp_path / preset, make_config(context=preset, contexts=TINY)), 2, 6)
         assert not result.sees_context
         for group in result.groups(result.quantities[0]):
             skill, cosine = group.score("skill", 6), group.score("direction", 6)
@@ -138,7 +161,7 @@ def test_agents_that_do_not_see_the_context(tmp_path, capsys):
 
 
 def test_an_agent_that_infers_the_context(tmp_path, capsys):
-    folder = keep_agent(tmp_path / "inferred", make_config(context="inferred", contexts=SMALL))
+    folder = keep_agent(tmp_path / "inferred", make_config(context="inferred", contexts=TINY))
     result = counterfactual(folder, 2, 6)
     assert result.sees_context
     default = [swap for swap in result.swaps if swap.target == result.grid.default]
@@ -146,7 +169,7 @@ def test_an_agent_that_infers_the_context(tmp_path, capsys):
     for swap in default:  # the same code, from the same episodes in the default context
         np.testing.assert_array_equal(swap.dreamt["default"], swap.dreamt["swapped"])
         assert not np.array_equal(swap.dreamt["true"], swap.dreamt["swapped"])
-    assert "inferring 16 episodes" in said(capsys)
+    assert "inferring 6 episodes" in said(capsys)
 
 
 def test_images_are_dreamt_and_shown(tmp_path, monkeypatch, capsys):
