@@ -26,7 +26,7 @@ NAMED = {
     "counterfactual": "what would have happened",
 }
 QUANTILES = (0.25, 0.5, 0.75)  # of the skill of pairs: what the examples are
-_ROW, _STRIP = 1.1, 2.6  # inches
+_ROW, _STRIP = 1.1, 2.8  # inches
 _ROWS = {
     "happened": "what happened",
     "counterfactual": "what would\nhave happened",
@@ -118,7 +118,7 @@ def _with_images(result: Result) -> list[int]:
 def _draw_strips(figure: "Figure", grid: Any, result: Result, words: Sequence[str]) -> None:
     """A strip of images for each of some swaps, the first episode of the pair."""
     places = _with_images(result)
-    panels = grid.subgridspec(len(places), 1, hspace=0.3)
+    panels = grid.subgridspec(len(places), 1, hspace=0.5)
     key = result.quantities[0].key
     for row, place in enumerate(places):
         swap, axes = result.swaps[place], figure.add_subplot(panels[row, 0])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SHOWN = (("skill", "skill"), ("direction", "direction"))
 _COLORS = "RdBu"  # red: wrong, white: nothing, blue: right
-_MAP, _ROW, _TITLE, _LABELS = 1.55, 0.3, 0.3, 1.5  # inches
+_MAP, _ROW, _TITLE, _LABELS = 1.55, 0.3, 0.3, 1.0  # inches
 
 
 def heatmap_rows(result: Result) -> float:
@@ -79,7 +79,9 @@ def _draw_matrix(
     words: Sequence[str],
 ) -> None:
     """Two maps, one above the other: rows are sources, columns targets."""
-    panels = grid.subgridspec(3, 2, width_ratios=[0.12, 1], height_ratios=[1, 1, _LABELS / _ROW / len(sources)])
+    heights = [_ROW * len(sources)] * 2 + [_LABELS]
+    gap = _TITLE / (sum(heights) / len(heights))
+    panels = grid.subgridspec(3, 2, width_ratios=[0.12, 1], height_ratios=heights, hspace=gap)
     targets = range(len(words))
     for row, (name, label) in enumerate(SHOWN):
         axes = figure.add_subplot(panels[row, 1])
@@ -87,7 +89,7 @@ def _draw_matrix(
         _draw_cells(axes, cells, name, result.horizon)
         axes.set_yticks(range(len(sources)), [words[source] for source in sources])
         axes.set_xticks(targets, list(words), rotation=40, ha="right")
-        axes.tick_params(labelbottom=row == 1)
+        axes.tick_params(labelbottom=row == 1, bottom=row == 1)
         axes.set_title(f"{label}, steps 1–{result.horizon}: from the row's context to the column's", loc="left")
 
 

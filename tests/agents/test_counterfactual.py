@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 from kept_run import ENVIRONMENT, keep_agent, make_config
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from agents.counterfactual import counterfactual, endings_line
@@ -113,13 +114,19 @@ def test_files_repeat_byte_for_byte(run, capsys):
     assert "gravity alone" in printed and "counterfactual.png" in printed
 
 
+def check_picture(result, words):
+    """Draw the picture and check that it can be read; return what is written in it."""
+    with matplotlib.rc_context(STYLE):
+        figure = make_counterfactual_figure(result, words, "Counterfactual dreams of some world", "A note")
+        FigureCanvasAgg(figure).draw()
+    check_readable(figure)
+    return {text for text, _ in texts(figure)}
+
+
 def test_the_picture_can_be_read(run):
     _, result = run
     words = [f"gravity {c['gravity']:g} m/s², length {c['length']:g} m" for c in result.grid.contexts]
-    with matplotlib.rc_context(STYLE):
-        figure = make_counterfactual_figure(result, words, "Counterfactual dreams of some world", "A note")
-        check_readable(figure)
-    written = {text for text, _ in texts(figure)}
+    written = check_picture(result, words)
     singles = result.singles(result.quantities[0])
     for swap, group in zip(result.swaps, singles, strict=True):
         shown = f"{group.value('skill', 7):.2f}".replace("-", "−")
@@ -195,6 +202,8 @@ def test_images_are_dreamt_and_shown(tmp_path, monkeypatch, capsys):
     real = ((happened[5:].astype(float) - other[5:]) / 255) ** 2
     np.testing.assert_allclose(swap.images["observation/image"][0, :, -3], real.mean((1, 2, 3)), rtol=1e-5)
     assert "intensities" in said(capsys)
+    written = check_picture(result, [f"drift {context['drift']:g} px" for context in result.grid.contexts])
+    assert {"skill, steps 1–6: from the row's context to the column's", "what happened"} <= written
 
 
 def test_ends_of_swapped_worlds_are_told():
