@@ -14,6 +14,7 @@ from agents.errors import UserError
 from agents.evaluation.comparison import (
     ALPHA,
     CONFIDENCE,
+    OVERALL,
     Estimate,
     Region,
     Verdict,
@@ -104,7 +105,9 @@ def compare(
     if along is not None:
         scores = vary_alone(scores, along, _defaults(judged[0]))
     if references is not None:
-        scores = normalize(scores, read_references(references))
+        raw, scores = scores, normalize(scores, read_references(references))
+        if len(scores) < len(raw):
+            notes.append("training: contexts that the references do not have are left out")
         gamma = 1.0 if gamma is None else gamma
     regions, more = split_regions(scores)
     size = group or max(1, min(len(array) for array in regions[0].scores.values()) // interims)
@@ -174,6 +177,8 @@ def _show(
             f"{_seeds(min(group, seeds))} of each agent can never tell two agents apart at alpha {ALPHA:g}{looks}, "
             f"however far apart they are; at least {needed} can"
         )
+    if any(summary.region.name == OVERALL for summary in summaries):
+        notes.append("overall: the contexts of all regions but training, each once")
     for note in notes:
         console.print(f"- {note}", soft_wrap=True, highlight=False)
 

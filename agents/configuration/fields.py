@@ -351,10 +351,10 @@ class RunConfig(Settings):
         before = max(training.steps_before, self.agent.world_model.history)
         shortest = num_envs * (before + training.batch_length)
         if training.start_steps < shortest:
-            more = f" and {before} before" if before else ""
+            length = f"(training.batch_length + {before} before it)" if before else "training.batch_length"
             raise ValueError(
-                f"training.start_steps ({training.start_steps}) must be at least environment.num_envs x "
-                f"training.batch_length{more} ({shortest}), so that there is a sequence to replay"
+                f"training.start_steps ({training.start_steps}) must be at least environment.num_envs x {length} = "
+                f"{shortest}, so that there is a sequence to replay"
             )
         classes = self.agent.world_model.dimensions.classes
         if training.sequence_start == "stored" and classes > 256:

@@ -230,11 +230,11 @@ def test_flags_of_the_context_can_be_given_one_by_one() -> None:
         ("training: {start_steps: 8}", "training.start_steps (8) must be at least environment.num_envs x "),
         (
             "training: {sequence_start: stored, start_steps: 64}\nenvironment: {num_envs: 1}",
-            "training.start_steps (64) must be at least environment.num_envs x training.batch_length and 1 before (65)",
+            "start_steps (64) must be at least environment.num_envs x (training.batch_length + 1 before it) = 65",
         ),
         (
             "training: {burn_in: 9, start_steps: 72}\nenvironment: {num_envs: 1}",
-            "training.start_steps (72) must be at least environment.num_envs x training.batch_length and 9 before (73)",
+            "start_steps (72) must be at least environment.num_envs x (training.batch_length + 9 before it) = 73",
         ),
         ("training: {sequence_start: stored, burn_in: 2}", "burn_in (2) is for sequence_start zero"),
         ("training: {sequence_start: one}", "training.sequence_start: must be 'zero' or 'stored'"),
