@@ -62,12 +62,13 @@ class ContextEncoder(nn.Module):
     def initial(self, batch: int, like: Tensor) -> dict[str, Tensor]:
         """Return the belief before any transition.
 
-        ``measured`` [B, Y] and ``change`` [B, I] of the last observation; of the evidence the summed ``precision``
-        [B, Z, Z] and ``moment`` [B, Z].
+        ``measured`` [B, Y] and ``change`` [B, I] of the last observation and the ``code`` [B, Z] after it; of the
+        evidence the summed ``precision`` [B, Z, Z] and ``moment`` [B, Z].
         """
         return {
             "measured": like.new_zeros(batch, self.measured),
             "change": like.new_zeros(batch, self.images),
+            "code": like.new_zeros(batch, self.size),
             "precision": like.new_zeros(batch, self.size, self.size, dtype=torch.float64),
             "moment": like.new_zeros(batch, self.size, dtype=torch.float64),
         }
@@ -100,9 +101,11 @@ class ContextEncoder(nn.Module):
         moment = (self.fade * belief["moment"] + moment) * kept
         mean, _ = posterior(precision, moment)
         seen = change[..., change.shape[-1] - self.images :]
-        return bounded(mean).to(measured.dtype), {
+        code = bounded(mean).to(measured.dtype)
+        return code, {
             "measured": measured,
             "change": seen,
+            "code": code,
             "precision": precision,
             "moment": moment,
         }

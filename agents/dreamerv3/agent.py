@@ -334,11 +334,13 @@ def _act(
     keep = ~records["is_first"]
     deter, stoch, previous = (masked(carry[name], keep) for name in ("deter", "stoch", "action"))
     belief: dict[str, Tensor] = {}
+    dynamics = context
     if networks.flags.inferred:
         before = {name.removeprefix(BELIEF): value for name, value in carry.items() if name.startswith(BELIEF)}
         measured = model.measure(observations, tokens)
+        dynamics = masked(before["code"], keep)  # known before this observation, which the prior must not see
         context, belief = model.context_encoder.step(before, measured, previous, keep, normalizer["change"])
-    action_input = rssm.embed_action(previous, context if networks.flags.sequence else None)
+    action_input = rssm.embed_action(previous, dynamics if networks.flags.sequence else None)
     deter = rssm.recur(rssm.cell_weights(), deter, stoch, action_input)
     probabilities = unimix(rssm.posterior_logits(deter, tokens), rssm.share)
     latent = {"deter": deter, "stoch": sample_one_hot(probabilities, noise.get("posterior"))}

@@ -6,6 +6,7 @@ Symbols: B batch; T time; K history; L = K + T; Y measured width; Z code; F cont
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -28,8 +29,9 @@ def infer(
         normalizer: ``change`` [Y], the mean square of changes, as updates before this one have left it.
 
     Returns:
-        ``code`` [B, T, Z]; what `ContextEncoder.sequence` says of the L - 1 transitions; and ``mean_square`` [Y], the
-        normalizer's next.
+        ``code`` [B, T, Z]; ``code_before`` [B, T, Z], what was known before each observation, zero at the first of an
+        episode; what `ContextEncoder.sequence` says of the L - 1 transitions; and ``mean_square`` [Y], the normalizer's
+        next.
     """
     model = networks.world_model
     measured, action, is_first = model.measure(observations, tokens), batch["action"], batch["is_first"]
@@ -42,7 +44,10 @@ def infer(
         is_first = torch.cat([before["is_first"], is_first], 1)
     found = model.context_encoder.sequence(measured, action, is_first, normalizer["change"])
     moved = moved_mean_square(normalizer["change"], measured, is_first)
-    return found | {"code": found["code"][:, -tokens.shape[1] :], "mean_square": moved}
+    before_each = F.pad(found["code"][:, :-1], (0, 0, 1, 0)) * (~is_first).unsqueeze(-1)
+    length = tokens.shape[1]
+    codes = {"code": found["code"][:, -length:], "code_before": before_each[:, -length:]}
+    return found | codes | {"mean_square": moved}
 
 
 def inference_losses(

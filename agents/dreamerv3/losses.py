@@ -34,24 +34,26 @@ def observe(
         normalizer: what the context is inferred with, where it is (see ``inference.infer``).
 
     Returns:
-        ``posterior`` (see RSSM.observe), ``observations``, ``tokens``, the ``context`` [B, T, K] that the modules see,
-        normalized or inferred, the normalized ``true_context`` [B, T, F] and ``inference``, None where the agent does
-        not infer the context.
+        ``posterior`` (see RSSM.observe), ``observations``, ``tokens``; the ``context`` [B, T, K] that actor and critic
+        see, normalized or inferred, and ``context_before``, which the world model sees: the same, but where it is
+        inferred, as known before each observation; the normalized ``true_context`` [B, T, F]; and ``inference``, None
+        where the agent does not infer the context.
     """
     model = networks.world_model
     context = true_context = model.normalize_context(batch["context"])
     observations = model.observations(batch, context)
     tokens = model.encode(observations)
     inference = infer(networks, batch, observations, tokens, normalizer) if networks.flags.inferred else None
+    before = context  # what is known before each observation: the model that predicts it must not see it in the code
     if inference is not None:
-        context = inference["code"].detach()
+        context, before = inference["code"].detach(), inference["code_before"].detach()
     action = batch["action"]
     carry = _start(networks, batch, tokens, normalizer)
     previous = torch.cat([carry["action"].unsqueeze(1), action[:, :-1]], 1)
-    joined = context if networks.flags.sequence else None
+    joined = before if networks.flags.sequence else None
     posterior = model.rssm.observe(carry, tokens, previous, batch["is_first"], joined, noise)
-    seen = {"posterior": posterior, "observations": observations, "tokens": tokens, "context": context}
-    return seen | {"true_context": true_context, "inference": inference}
+    seen = {"posterior": posterior, "observations": observations, "tokens": tokens, "inference": inference}
+    return seen | {"context": context, "context_before": before, "true_context": true_context}
 
 
 def _start(networks: Networks, batch: Tree, like: Tensor, normalizer: Tree) -> dict[str, Tensor]:
@@ -147,9 +149,8 @@ def update_trace(
     posterior, context = seen["posterior"], seen["context"]
     discount = 1 - 1 / hyperparameters["discount_horizon"]
     continues = _float(~batch["is_terminal"], batch["reward"]) * discount
-    maps, outputs = model.losses(
-        posterior, seen["observations"], batch["reward"], continues, context, hyperparameters["free_nats"]
-    )
+    before, free_nats = seen["context_before"], hyperparameters["free_nats"]
+    maps, outputs = model.losses(posterior, seen["observations"], batch["reward"], continues, before, free_nats)
     start = {name: posterior[name].flatten(0, 1) for name in ("deter", "stoch")}
     rollout = imagine(networks, start, context.flatten(0, 1), horizon, noise)
     imagined, extras = imagination_losses(rollout | {"bins": model.bins}, hyperparameters, normalizer)

@@ -9,6 +9,7 @@ from torch.func import functional_call
 from agents.dreamerv3 import ActionSpec, DreamerV3, DreamerV3Config, flatten_state, losses
 from agents.dreamerv3.networks import Networks
 from agents.seeding import torch_generator
+from worldmodels.config import ContextFlags
 from worldmodels.context import ContextSpec
 from worldmodels.context_encoder import bounded, posterior
 
@@ -18,7 +19,9 @@ B, T, K, H, Z = 3, 6, 4, 3, 5
 IMAGE = (16, 16, 1)
 
 
-def agent_of(context: str = "inferred", image: bool = False, discrete: bool = True, **encoder: float) -> DreamerV3:
+def agent_of(
+    context: str | dict[str, bool] = "inferred", image: bool = False, discrete: bool = True, **encoder: float
+) -> DreamerV3:
     model = SMALL | {"context": context, "context_encoder": {"size": Z, "history": K, "memory": 8, **encoder}}
     config = DreamerV3Config.model_validate({"world_model": model, "horizon": H})
     shapes = {"state": (4,)} | ({"image": IMAGE} if image else {})
@@ -117,28 +120,42 @@ def test_the_truth_changes_nothing_but_the_probe() -> None:
     assert torch.equal(action, agent.act(one, carry, told, None)[0])
 
 
-def test_modules_see_the_code_where_they_would_have_seen_the_context() -> None:
-    """An agent that is told the code as its context, with the same weights, has the same losses."""
-    agent, batch = agent_of(), split(records(3, K + T), K)
-    state, noise = disturbed(agent), agent.update_noise(B, T, torch_generator(0, "noise"))
-    names = tuple(f"code{i}" for i in range(Z))
-    config = agent.config.model_copy(
-        update={"world_model": agent.config.world_model.model_copy(update={"context": "crssm"})}
-    )
-    unit = ContextSpec(names, (-1.0,) * Z, (1.0,) * Z)  # raw equals normalized
+def told_twin(agent: DreamerV3, state: TensorDict, flags: dict[str, bool]) -> tuple[DreamerV3, TensorDict]:
+    """An agent that is told a code as its raw context, and its state with the same weights."""
+    model = agent.config.world_model.model_copy(update={"context": ContextFlags(**flags)})
+    unit = ContextSpec(tuple(f"code{i}" for i in range(Z)), (-1.0,) * Z, (1.0,) * Z)  # raw equals normalized
+    config = agent.config.model_copy(update={"world_model": model})
     told = DreamerV3(config, {"state": (4,)}, ActionSpec(3, True), unit, dtype=torch.float64)
     told_state = told.initial_state(0)
     for branch in ("parameters", "slow"):
         for name, value in told_state[branch].items():
             value.copy_(state[branch, name])
-    code = agent.condition(state, batch)
-    assert code.shape == (B, T, Z)
+    return told, told_state
+
+
+@pytest.mark.parametrize(
+    "part, modules",
+    [("behavior", ("actor", "critic")), ("model", ("sequence", "decoder", "reward", "continuation"))],
+)
+def test_modules_see_the_code_where_they_would_have_seen_the_context(part: str, modules: tuple[str, ...]) -> None:
+    """An agent that is told the code has the same losses: actor and critic that after each observation, the world
+    model, which predicts the observation, the one before it."""
+    flags = dict.fromkeys(modules, True)
+    agent, batch = agent_of(flags | {"inferred": True}), split(records(3, K + T), K)
+    state, noise = disturbed(agent), agent.update_noise(B, T, torch_generator(0, "noise"))
+    told, told_state = told_twin(agent, state, flags)
+    whole = {key: torch.cat([batch[f"history/{key}"], batch[key]], 1) for key in records(0, T)}
+    codes = agent.condition(state, whole)
+    before = codes[:, K - 1 : -1] * ~batch["is_first"].unsqueeze(-1)
+    code = codes[:, K:] if part == "behavior" else before
+    assert code.shape == (B, T, Z) and code.any()
     _, inferred, _ = agent.update(state, batch, noise)
     current = {key: value for key, value in batch.items() if not key.startswith("history/")}
     _, seen, _ = told.update(told_state, current | {"context": code}, noise)
-    for name in seen:
-        if not name.startswith(("gradient", "loss/total")):
-            torch.testing.assert_close(inferred[name], seen[name], rtol=0, atol=1e-10)
+    of_model = ("loss/dynamics", "loss/representation", "loss/reward", "loss/continue", "loss/reconstruction/state")
+    names = of_model if part == "model" else [name for name in seen if not name.startswith(("gradient", "loss/total"))]
+    for name in names:
+        torch.testing.assert_close(inferred[name], seen[name], rtol=0, atol=1e-10, msg=name)
 
 
 @pytest.mark.parametrize("image", [False, True])
@@ -213,3 +230,17 @@ def test_an_agent_that_is_told_has_no_part_of_it() -> None:
     data = records(0, T)
     assert torch.equal(agent.condition(state, data), data["context"])
     assert agent_of().infers and agent_of().history == K
+
+
+@pytest.mark.parametrize("context", ["crssm", "inferred"])
+def test_the_prior_of_a_step_knows_nothing_of_its_observation(context: str) -> None:
+    """Nor does it when it is trained: what is imagined then has a code that has not seen the next observation."""
+    agent = agent_of(context)
+    state = disturbed(agent) if agent.infers else agent.initial_state(0)
+    data = records(8, T)
+    data["is_first"][:] = False
+    other = {key: value.clone() for key, value in data.items()}
+    other["observation/state"][:, 3] += 1.0
+    one, changed = (agent.observe(state, batch)["deter"] for batch in (data, other))
+    assert torch.equal(one[:, :4], changed[:, :4])  # deter of step 3 is what its prior is made from
+    assert (one[:, 4] != changed[:, 4]).any()
