@@ -16,6 +16,7 @@ import tuning.cli
 from agents.commandline import bind, parse_train
 from agents.compare import compare
 from agents.configuration import find_config, load_config, shipped_configs
+from agents.counterfactual import counterfactual
 from agents.curve import curve
 from agents.dream import dream
 from agents.errors import UserError

@@ -90,7 +90,7 @@ def test_unknown_option_and_feature_and_environment():
     with pytest.raises(UserError, match="feature 'm' is listed twice"):
         make_environment("pendulum", features=["m", "g", "m"])
     for name in ("carpole", "cartpole/swingup", "dmc", "dmc/walker", "dmc/walker/walk/fast", ""):
-        with pytest.raises(UserError, match="valid: cartpole, pendulum, dmc/<domain>/<task>, gym/<id>, .*"):
+        with pytest.raises(UserError, match="valid: cartpole, pendulum, .*dmc/<domain>/<task>, gym/<id>, .*"):
             make_environment(name)
 
 
