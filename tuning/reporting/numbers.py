@@ -128,7 +128,7 @@ def find_numbers(
 def region_title(region: Region) -> str:
     """The region's name and size."""
     count = len(region.contexts)
-    name = "all regions together" if region.name == OVERALL else region.name
+    name = "all regions but training" if region.name == OVERALL else region.name
     return f"{name}: {count} context{'' if count == 1 else 's'}"
 
 

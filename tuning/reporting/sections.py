@@ -244,6 +244,7 @@ DEFINITIONS = [
     ("return", "Undiscounted sum of an episode's rewards; a score is the mean over a run's episodes in one context."),
     ("kept agent", "The state of a run that did best in validation episodes; it alone is judged, in other episodes."),
     ("region", "A set of contexts, such as those inside (interpolation) or outside (extrapolation) of training."),
+    ("overall", "The contexts of all regions but training, each once."),
     ("95% interval", "Percentile bootstrap: whole runs are drawn anew, each with all its contexts, 2,000 times."),
     (
         "few seeds",
