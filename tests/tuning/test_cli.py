@@ -347,6 +347,7 @@ def check(arguments: list[str]) -> None:
         others = {
             "evaluate": evaluate,
             "dream": dream,
+            "counterfactual": counterfactual,
             "latents": latents,
             "curve": curve,
             "compare": compare,
