@@ -26,7 +26,7 @@ from agents.evaluation.comparison import (
     vary_alone,
     verdicts,
 )
-from agents.evaluation.results import find_runs, read_scores, unjudged
+from agents.evaluation.results import find_runs, mixed, read_scores, unjudged
 from agents.files import atomic_write
 from agents.references import read_references
 from agents.run_folder import RunFolder
@@ -101,6 +101,11 @@ def compare(
     missing = [str(run.path) for run in unjudged(folders)]
     notes = [f"not judged yet, left out: {', '.join(missing)}"] if missing else []
     judged = [run for run in runs if str(run.path) not in missing]
+    outdated = [str(run.path) for run in judged if run.judged_before]
+    if outdated:
+        notes.append(f"judged before the present agent was kept, `dreamtune evaluate` renews: {', '.join(outdated)}")
+    for agent, keys in mixed(judged).items():
+        notes.append(f"the runs of {agent} differ in more than their seed: {', '.join(keys)}")
     table = grid_csv(scores)
     if along is not None:
         scores = vary_alone(scores, along, _defaults(judged[0]))
@@ -222,7 +227,9 @@ def _reference_table(summaries: Sequence[Summary], reference: str, digits: int) 
         for row, (agent, (improvement, gain)) in enumerate(summary.against.items()):
             difference = Estimate(gain.mean, gain.low, gain.high)
             region = summary.region.name if row == 0 else ""
-            cells = [_cell(improvement, 2), _cell(difference, digits, "+")]
+            alone = min(len(summary.region.scores[one]) for one in (agent, reference)) < 2
+            without = "needs 2 seeds" if alone else "all seeds alike"
+            cells = [_cell(improvement, 2), _cell(difference, digits, "+", without)]
             table.add_row(region, agent, *cells, end_section=row == len(summary.against) - 1)
     return table
 
@@ -255,8 +262,8 @@ def _words(verdict: Verdict) -> str:
     return f"{'no' if result.verdict == 'alike' else 'not yet'} {p_value}\n{seeds}"
 
 
-def _cell(estimate: Estimate, digits: int, sign: str = "") -> str:
+def _cell(estimate: Estimate, digits: int, sign: str = "", without: str = "needs 2 seeds") -> str:
     value = f"{estimate.value:{sign}.{digits}f}"
     if estimate.low != estimate.low:
-        return f"{value}\nneeds 2 seeds"
+        return f"{value}\n{without}"
     return f"{value}\n{estimate.low:{sign}.{digits}f} to {estimate.high:{sign}.{digits}f}"

@@ -71,6 +71,12 @@ class RunFolder:
         return self.path / "evaluation.csv"
 
     @property
+    def judged_before(self) -> bool:
+        """Whether the table of judged episodes is of an agent that was kept before the present one, by their times."""
+        kept = self.checkpoints / "best" / "best.json"
+        return self.evaluation.is_file() and kept.is_file() and self.evaluation.stat().st_mtime < kept.stat().st_mtime
+
+    @property
     def dream(self) -> Path:
         """Folder of the dreams."""
         return self.path / "dream"

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agents.configuration import RunConfig, differences
+from agents.curve import MAY_DIFFER
 from agents.errors import UserError
 from agents.evaluation.episodes import TRAINING
 from agents.run_folder import RunFolder
@@ -104,6 +106,18 @@ def read_scores(folders: Sequence[Path]) -> list[Score]:
         _check_contexts(run, contexts, judged[0], first)
         scores += own
     return scores
+
+
+def mixed(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
+    """Return the agents whose runs differ in more than seed and name, and in which settings."""
+    first: dict[str, RunConfig] = {}
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        config, label = run.config(), agent_label(run)
+        different = differences(first.setdefault(label, config), config).keys() - MAY_DIFFER
+        if different:
+            found.setdefault(label, set()).update(different)
+    return {label: sorted(keys) for label, keys in found.items()}
 
 
 def read_run(run: RunFolder) -> list[Score]:

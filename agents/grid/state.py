@@ -64,9 +64,8 @@ def is_trained(run: GridRun) -> bool:
 def is_judged(run: GridRun) -> bool:
     """Return whether the run's table of judged episodes holds all that the grid asks for, of the agent that is kept."""
     folder = RunFolder(run.folder)
-    kept = folder.checkpoints / "best" / "best.json"
     try:
-        if folder.evaluation.stat().st_mtime < kept.stat().st_mtime:  # judged before the run was continued
+        if folder.judged_before:
             return False
         text = folder.evaluation.read_text()
     except OSError:

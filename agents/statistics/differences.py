@@ -18,7 +18,8 @@ class Difference:
 
     Attributes:
         mean: the difference.
-        low, high: its confidence interval; NaN if an agent has a single run.
+        low, high: its confidence interval; NaN if an agent has a single run, or no run differs from another of its
+            agent: equal returns, as at a ceiling, say nothing of how returns vary.
     """
 
     mean: float
@@ -60,8 +61,8 @@ def difference_of_means(
     parts = [(x - y).var(ddof=1) / x.size] if paired else [values.var(ddof=1) / values.size for values in (x, y)]
     sizes = [x.size] if paired else [x.size, y.size]
     error = math.sqrt(sum(parts))
-    if error == 0.0:  # no run differs from another of its agent
-        return Difference(mean, mean, mean)
+    if error == 0.0:
+        return Difference(mean, math.nan, math.nan)
     freedom = sum(parts) ** 2 / sum(part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True))
     half = float(scipy.stats.t.ppf(0.5 + confidence / 2, freedom)) * error
     return Difference(mean, mean - half, mean + half)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 
 import numpy as np
 import pytest
@@ -107,6 +108,21 @@ def test_planned_looks(folder, capsys):
     assert "not yet" in capsys.readouterr().out
     (verdict,) = compare([folder], interims=2, group=9)[-1].verdicts
     assert verdict.comparison.interim == 0
+
+
+def test_runs_that_do_not_belong_together_are_told(folder, capsys):
+    run = RunFolder(sorted(folder.rglob("config.yaml"))[0].parent)
+    note = run.checkpoints / "best" / "best.json"
+    note.parent.mkdir(parents=True)
+    note.write_text("{}")
+    os.utime(run.evaluation, (100, 100))
+    config = run.config()
+    agent = config.agent.model_copy(update={"horizon": 7})
+    save_config(config.model_copy(update={"agent": agent}), run.config_file)
+    compare([folder])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "judged before the present agent was kept" in printed and str(run.path.name) in printed
+    assert f"the runs of {run.path.parent.name} differ in more than their seed: agent.horizon" in printed
 
 
 def test_grid(folder, tmp_path):

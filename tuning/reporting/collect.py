@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.configuration import RunConfig, differences
-from agents.curve import MAY_DIFFER
+from agents.configuration import RunConfig
 from agents.environments import Feature
 from agents.errors import UserError
-from agents.evaluation.results import Score, agent_label, find_runs, read_scores
+from agents.evaluation.results import Score, agent_label, find_runs, mixed, read_scores
 from agents.files import digest, read_intact
 from agents.run_folder import RunFolder
 from agents.training.build import context_spec, make_vector
@@ -107,7 +106,14 @@ def collect(folders: Sequence[Path]) -> Collected:
     scores = read_scores([run.folder.path for run in judged]) if judged else []
     features, ranges, unknown = _training_ranges(agents)
     invalid = {run.folder.path: count for run in judged if (count := _count_invalid(run.folder))}
-    problems = [*_unfinished(agents), *_unjudged(agents), *_mixed(agents), *_uneven(scores), *unknown]
+    problems = [
+        *_unfinished(agents),
+        *_unjudged(agents),
+        *_outdated(judged),
+        *_mixed(found),
+        *_uneven(scores),
+        *unknown,
+    ]
     problems += [
         Problem(f"{path}: {count} judged episodes came to an invalid step and are in no mean.")
         for path, count in invalid.items()
@@ -180,16 +186,23 @@ def _unjudged(agents: Sequence[Agent]) -> list[Problem]:
     ]
 
 
-def _mixed(agents: Sequence[Agent]) -> list[Problem]:
+def _mixed(runs: Sequence[RunFolder]) -> list[Problem]:
     """Agents whose runs differ in more than what seeds of one agent may differ in."""
-    found = []
-    for agent in agents:
-        first = agent.runs[0].config
-        keys = {key for run in agent.runs[1:] for key in differences(first, run.config) if key not in MAY_DIFFER}
-        if keys:
-            told = f"The runs of {agent.label} differ in more than their seed: {listed(sorted(keys))}."
-            found.append(Problem(told + " Its means are over different agents."))
-    return found
+    return [
+        Problem(
+            f"The runs of {label} differ in more than their seed: {listed(keys)}. Its means are over different agents."
+        )
+        for label, keys in mixed(runs).items()
+    ]
+
+
+def _outdated(judged: Sequence[Run]) -> list[Problem]:
+    """Runs whose evaluation is older than the agent that they keep."""
+    lacking = [str(run.folder.path) for run in judged if run.folder.judged_before]
+    if not lacking:
+        return []
+    told = f"Evaluated before the present agent was kept, so the returns are an earlier agent's: {listed(lacking)}."
+    return [Problem(told, [f"dreamtune evaluate {shlex.quote(path)}" for path in lacking])]
 
 
 def _uneven(scores: Sequence[Score]) -> list[Problem]:

@@ -131,7 +131,9 @@ def _table(numbers: Numbers, judged: Judged, features: Mapping[str, Feature], re
         row = [Cell(one.agent.label, key=one.agent.label, agent=one.agent.index)]
         row.append(Cell(str(len(one.scores)), key=len(one.scores)))
         row += [number_cell(found.value, (found.low, found.high), digits) for found in one.estimates.values()]
-        row.append(Cell(number(one.worst[0], digits), _context(one.worst[1], features), one.worst[0]))
+        row.append(
+            Cell(number(one.worst[0], digits), _context(one.worst[1], features).replace(", ", ",\n"), one.worst[0])
+        )
         row += _against_cells(one, digits) if reference is not None else []
         rows.append(row)
     what = "Normalized scores" if numbers.normalized else "Returns"

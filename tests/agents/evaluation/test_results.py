@@ -1,5 +1,6 @@
 """Scores read from evaluated runs: which runs, whose seeds they are, means by hand, and what is refused."""
 
+import os
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ from agents.configuration import RunConfig, save_config
 from agents.environments.base import Feature
 from agents.errors import UserError
 from agents.evaluation.episodes import Job
-from agents.evaluation.results import Score, find_runs, read_run, read_scores, unjudged
+from agents.evaluation.results import Score, find_runs, mixed, read_run, read_scores, unjudged
 from agents.evaluation.rollout import Episode
 from agents.evaluation.summary import write_csv
 from agents.run_folder import RunFolder
@@ -149,3 +150,28 @@ def test_no_valid_episode(tmp_path):
     make_run(tmp_path / "a", episodes=[("inside", 0, {}, 1.0, True)])
     with pytest.raises(UserError, match="has no valid episode"):
         read_scores([tmp_path])
+
+
+def test_runs_of_one_agent_that_differ_in_more_than_their_seed(tmp_path):
+    for seed in (0, 1):
+        make_run(tmp_path / "a" / f"seed{seed}", seed)
+    make_run(tmp_path / "b" / "seed0")
+    assert mixed(find_runs([tmp_path])) == {}
+    other = make_run(tmp_path / "a" / "seed2", 2)
+    config = other.config()
+    agent = config.agent.model_copy(update={"horizon": 7})
+    save_config(config.model_copy(update={"agent": agent}), other.config_file)
+    assert mixed(find_runs([tmp_path])) == {"a": ["agent.horizon"]}
+
+
+def test_tables_that_are_older_than_the_kept_agent(tmp_path):
+    run = make_run(tmp_path / "a" / "seed0")
+    assert not run.judged_before  # nothing is known of an agent
+    note = run.checkpoints / "best" / "best.json"
+    note.parent.mkdir(parents=True)
+    note.write_text("{}")
+    os.utime(note, (100, 100))
+    os.utime(run.evaluation, (200, 200))
+    assert not run.judged_before
+    os.utime(note, (300, 300))
+    assert run.judged_before

@@ -153,7 +153,7 @@ def test_differences_without_spread():
     assert one.mean == pytest.approx(X[0].mean() - Y.mean())
     assert np.isnan([one.low, one.high]).all()
     same = difference_of_means([[3.0], [3.0]], [[1.0], [1.0]])
-    assert (same.mean, same.low, same.high) == (2.0, 2.0, 2.0)
+    assert same.mean == 2.0 and np.isnan([same.low, same.high]).all()  # two equal runs do not tell how runs vary
     with pytest.raises(ValueError, match="equally many"):
         difference_of_means(X, Y, paired=True)
     with pytest.raises(ValueError, match="confidence"):
