@@ -14,8 +14,9 @@ README = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding=
 
 
 def block(language: str) -> str:
-    """The README's only block in this language."""
-    (text,) = re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    """The only block in this language that the README has on adding an environment."""
+    section = README.partition("\n## Add an environment\n")[2].partition("\n## ")[0]
+    (text,) = re.findall(rf"^```{language}\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
     return text
 
 

@@ -219,3 +219,13 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path) -> None:
         UserError, match=r"absent\.yaml: no such file; name the YAML file of a grid, or one of: contexts"
     ):
         load_grid("absent.yaml")
+
+
+def test_the_readme_s_grid(tmp_path: Path) -> None:
+    readme = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
+    text = readme.partition("**Grids.**")[2].partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "mine.yaml").write_text(text)
+    runs = load_grid(str(tmp_path / "mine.yaml"))
+    found = [(run.config.seed, run.variant) for run in runs]
+    assert found == list(product([0, 1, 2], ["hidden", "crssm"]))
+    assert {run.episodes for run in runs} == {50}
